@@ -1,0 +1,164 @@
+"""The command line. Only the standard library is imported here: `benchmark --help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+__all__ = ["main"]
+
+_DESCRIPTION = "Compare crowd-counting losses on the same terms. `benchmark run` alone takes about five minutes."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; errors that a user can mend are printed as one line, without a traceback.
+
+    Returns:
+        0 on success, 1 if runs failed or findings are errors, 2 if the command could not be carried out, 130 after
+        Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    options.command_line = "benchmark " + " ".join(words)
+    module, _, function = options.action.partition(":")
+    try:
+        action: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
+        return action(options)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        return 0
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        if options.debug:
+            raise
+        print(f"benchmark: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmark", description=_DESCRIPTION)
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_store(commands)
+    _add_data(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, action: str, text: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(action=action)
+    return command
+
+
+_EXAMPLES = """examples:
+  benchmark run
+  benchmark run --losses pml bl dm_count --backbones mobilenetv2 --datasets shanghaitech_b \\
+                --data-root ~/data --weights mobilenetv2_100.safetensors --seeds 0 1 2 -j 2
+  benchmark run --losses 'pml[count_norm=l2,tau=2]' pml --noise none uniform-px:8
+  benchmark run --study table4 --data-root ~/data --dry-run"""
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    for name, text in (
+        ("run", "train every combination of losses, networks, data, noise and seeds"),
+        ("plan", "show what `run` would do, and do nothing"),
+    ):
+        run = _command(commands, name, "benchmark.run:run", text, _EXAMPLES if name == "run" else "")
+        run.set_defaults(dry_run=name == "plan")
+        axes = run.add_argument_group("what is compared (each replaces that axis of the study)")
+        axes.add_argument("--study", default=None, help="a built-in study or a YAML file (default: quick)")
+        axes.add_argument("--losses", nargs="+", metavar="LOSS", help="names, parameters in brackets: pml[tau=2]")
+        axes.add_argument("--backbones", nargs="+", metavar="NET", help="names, or timm:NAME")
+        axes.add_argument("--datasets", nargs="+", metavar="DATA", help="names, parameters in brackets")
+        axes.add_argument(
+            "--noise", nargs="+", metavar="NOISE", dest="noises", help="none, uniform-px:8, missing:0.1, ..."
+        )
+        axes.add_argument("--seeds", nargs="+", type=int, metavar="N")
+        axes.add_argument("--noise-seed", type=int, metavar="N")
+        axes.add_argument("--head", help="counting head: bl, pml, points, native")
+        axes.add_argument("--stride", type=int, help="pixels per density cell")
+        axes.add_argument("--weights", help="imagenet, none, or a file of pretrained features")
+        axes.add_argument(
+            "--select", nargs="+", choices=("val", "last", "test_oracle"), dest="selections",
+            help="which epoch's weights are measured (default: val)",
+        )  # fmt: skip
+        recipe = run.add_argument_group("how it is trained")
+        recipe.add_argument("--recipe", choices=("shared", "official", "tuned"))
+        recipe.add_argument("--budget", type=int, metavar="N", help="trials of the tuned recipe, for every loss (9)")
+        recipe.add_argument("--epochs", type=int, metavar="N")
+        recipe.add_argument("--batch-size", type=int, metavar="N")
+        recipe.add_argument("--crop", type=int, metavar="PX")
+        recipe.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
+        recipe.add_argument("--lr", type=float)
+        recipe.add_argument("--backbone-lr", type=float, metavar="X", help="as a multiple of --lr")
+        recipe.add_argument("--weight-decay", type=float, metavar="X")
+        recipe.add_argument("--optimizer", choices=("adam", "adamw"))
+        recipe.add_argument("--schedule", choices=("constant", "cosine", "exponential"))
+        recipe.add_argument("--val-interval", type=int, metavar="N", help="epochs between validations")
+        here = run.add_argument_group("where")
+        here.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
+        here.add_argument("--data-root", type=Path, help="folder of the datasets (default: $CROWD_DATA, ./data)")
+        here.add_argument("--cache-dir", type=Path, help="folder of prepared images (default: $CROWD_CACHE, ~/.cache)")
+        if name == "plan":
+            run.add_argument("--json", action="store_true", help="for machines")
+            continue
+        here.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+        here.add_argument("-j", "--jobs", type=int, help="runs at once (default: one a core, or one a GPU)")
+        here.add_argument("--threads", type=int, default=1, help="CPU threads of each run (default: 1)")
+        here.add_argument("--workers", type=int, default=None, help="data-loading processes of each run")
+        here.add_argument("--tracker", choices=("tensorboard", "wandb", "mlflow"))
+        run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
+        run.add_argument(
+            "--resume", action=argparse.BooleanOptionalAction, default=True,
+            help="go on with interrupted runs from their last checkpoint (default), or start them afresh",
+        )  # fmt: skip
+        run.add_argument("--retry-failed", action="store_true", help="try failed runs again")
+        run.add_argument("--json", action="store_true", help="print the resulting table for machines")
+
+
+def _add_store(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    listing = _command(commands, "list", "benchmark.inspect:list_things", "list the runs of a store, or what there is")
+    things = ("runs", "losses", "backbones", "datasets", "noises", "studies", "recipes")
+    listing.add_argument("what", nargs="?", default="runs", choices=things)
+    status = _command(commands, "status", "benchmark.inspect:status", "how many runs are done, failed, unfinished")
+    for command in (listing, status):
+        command.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
+        command.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    data = commands.add_parser("data", help="look at datasets", description="Look at datasets.")
+    actions = data.add_subparsers(metavar="ACTION", required=True)
+    listing = _command(actions, "list", "benchmark.datasets:list_datasets", "where to get each dataset, what is found")
+    check = _command(actions, "check", "benchmark.datasets:check", "verify a dataset's files, and draw its points")
+    check.add_argument("dataset", help="name, parameters in brackets")
+    check.add_argument("--overlay", type=Path, help="where to draw images with their points (default: check_NAME.png)")
+    for command in (listing, check):
+        command.add_argument("--data-root", "--root", type=Path, dest="data_root", help="folder of the datasets")
+        command.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = _command(commands, "doctor", "benchmark.inspect:doctor", "check this machine: versions, devices, data")
+    doctor.add_argument("--data-root", type=Path, help="folder of the datasets")
+    doctor.add_argument("--json", action="store_true", help="for machines")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

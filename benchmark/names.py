@@ -1,0 +1,94 @@
+"""Names as people type them: `pml`, `pml[count_norm=l2,tau=2]`, and what was meant when one is misspelt.
+
+The lists of what exists are kept by the rooms that hold it (`losses.names()`,
+`runners.data.names()`, `runners.backbones.names()`): a file there is a name here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from results.spec import Scalar
+
+__all__ = ["Choice", "UnknownNameError", "check_known", "parse_choice", "parse_scalar", "split_choices", "suggest"]
+
+_CHOICE = re.compile(r"(?P<name>[A-Za-z0-9_:.\-/]+)(?:\[(?P<params>[^\[\]]*)\])?")
+
+
+class UnknownNameError(ValueError):
+    """A name that nothing answers to; the message says what is known and what was probably meant."""
+
+
+class Choice(NamedTuple):
+    """A name with its parameters, as typed: `Choice("pml", {"tau": 2})` for `pml[tau=2]`."""
+
+    name: str
+    params: dict[str, Scalar]
+
+    def __str__(self) -> str:
+        """The canonical spelling, parameters sorted."""
+        if not self.params:
+            return self.name
+        return f"{self.name}[{','.join(f'{k}={_spell(v)}' for k, v in sorted(self.params.items()))}]"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean pml?"`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(name, list(known), cutoff=0.5)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def check_known(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raises `UnknownNameError` unless `name` is one of `known`."""
+    known = list(known)
+    if name not in known:
+        raise UnknownNameError(f"unknown {kind} {name!r}.{suggest(name, known)} Known: {', '.join(known)}")
+
+
+def parse_scalar(text: str) -> Scalar:
+    """Reads one value: integer, float, true/false, none, else the text itself."""
+    lowered = text.strip().lower()
+    words: Mapping[str, Scalar] = {"true": True, "false": False, "none": None}
+    if lowered in words:
+        return words[lowered]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text.strip()
+
+
+def parse_choice(text: str) -> Choice:
+    """Reads `NAME` or `NAME[key=value,key=value]`.
+
+    Raises:
+        ValueError: If the text has another form, or a key is given twice.
+    """
+    match = _CHOICE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"cannot read {text!r}; expected NAME or NAME[key=value,key=value]")
+    params: dict[str, Scalar] = {}
+    for item in filter(None, (match["params"] or "").split(",")):
+        key, equals, value = item.partition("=")
+        key = key.strip()
+        if not equals or not key.isidentifier():
+            raise ValueError(f"cannot read {item!r} in {text!r}; expected key=value")
+        if key in params:
+            raise ValueError(f"{key!r} is given twice in {text!r}")
+        params[key] = parse_scalar(value)
+    return Choice(match["name"], params)
+
+
+def split_choices(texts: Iterable[str]) -> list[Choice]:
+    """Reads a list of choices, each item one choice or several separated by commas outside brackets."""
+    found = [part for text in texts for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
+    return [parse_choice(part) for part in found]
+
+
+def _spell(value: Scalar) -> str:
+    """The inverse of `parse_scalar`."""
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)

@@ -1,0 +1,281 @@
+"""`benchmark run` and `benchmark plan`: plan a study, train what is missing, print what was found."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.markup import escape
+
+from benchmark.plan import PlanError, Planned, Skipped, loss_defaults, plan, variations
+from benchmark.show import Matrix, comparison_tables, console, plan_tree
+from benchmark.study import Study, load_study, validated
+from reports.tables import comparison, not_better_than_constant
+from results.spec import EvaluationSpec, Recipe
+from results.store import RunFolder, State, Store
+from runners.job import TRACKERS, Job, Place
+
+__all__ = ["run"]
+
+_NETWORK = ("backbones", "head", "stride", "weights")
+_AXES = ("losses", "datasets", "noises", "seeds", "noise_seed", "selections", "recipe", "budget", *_NETWORK)
+
+
+class _Tuned(NamedTuple):
+    """The winner of a search, trained with one seed, and all trials for its record."""
+
+    run: Planned
+    search: tuple[dict[str, Any], ...]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carries out the command; 1 if a run of the plan failed, 2 if nothing could be planned."""
+    study = _study(options)
+    runs = plan(study, options.data_root)
+    store = Store(options.output)
+    planned = [item for item in runs if isinstance(item, Planned)]
+    if options.dry_run:
+        _show_plan(options, study, runs, store)
+        return 0 if planned else 2
+    quiet = options.json
+    if not quiet:
+        console.print(plan_tree(runs, _states(planned, store)))
+    if not planned:
+        raise PlanError("nothing to run: every combination is skipped, for the reasons above")
+    engine = _Engine(options, study, store)
+    if study.recipe == "tuned":
+        tuned = _tune(engine, planned, study.budget)
+        planned = [item.run for item in tuned]
+        engine.train(planned, [item.search for item in tuned])
+    else:
+        engine.train(planned)
+    return _conclude(options, planned, store)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From options to a study
+
+
+def _study(options: argparse.Namespace) -> Study:
+    """The named study with the axes and recipe fields that were typed. Axes alone start from `quick` as well."""
+    content = load_study(options.study or "quick").model_dump()
+    typed = {name: value for name in _AXES if (value := getattr(options, name)) is not None}
+    fields = {name: value for name in Recipe.model_fields if (value := getattr(options, name, None)) is not None}
+    fields.pop("name", None)
+    if options.study is None and ("datasets" in typed or "backbones" in typed):
+        # Real data or another network: quick's settings, made for tiny synthetic crowds, do not carry over.
+        content = {
+            **content,
+            "title": "",
+            "description": "",
+            "overrides": {},
+            "head": None,
+            "stride": None,
+            "weights": None,
+        }
+    fields.pop("recipe", None)
+    content |= typed | {"overrides": content["overrides"] | fields}
+    return validated(content, "command line")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+class _Engine:
+    """Turns planned runs into jobs for the slots of this machine."""
+
+    def __init__(self, options: argparse.Namespace, study: Study, store: Store) -> None:
+        self.options, self.store = options, store
+        self.evaluations = tuple(EvaluationSpec(selection=rule) for rule in study.selections)
+        self.devices = _devices(options.device)
+        tracker = options.tracker
+        if tracker is not None and importlib.util.find_spec(tracker) is None:
+            raise PlanError(f"--tracker {tracker} needs its package: pip install 'crowd-loss-benchmark[{tracker}]'")
+        assert tracker is None or tracker in TRACKERS
+        on_gpu = self.devices[0] != "cpu"
+        self.place = Place(
+            data_root=_absolute(options.data_root),
+            cache_dir=_absolute(options.cache_dir),
+            threads=options.threads,
+            workers=options.workers if options.workers is not None else (4 if on_gpu else 0),
+            tracker=tracker,
+        )
+
+    def train(self, planned: Sequence[Planned], searches: Sequence[tuple[dict[str, Any], ...]] | None = None) -> None:
+        """Executes what is missing of `planned`; says what is left out and why."""
+        from runners.engines.local import run_jobs
+
+        jobs, labels = [], []
+        for item, search in zip(planned, searches or [()] * len(planned), strict=True):
+            reason = self._settled(self.store.run(item.spec.run_id))
+            if reason is None:
+                jobs.append(self._job(item, search))
+                labels.append(item.label)
+            elif reason and not self.options.json:
+                console.print(f"[yellow]{escape(item.label)}: {escape(reason)}[/]")
+        if not jobs:
+            return
+        with Matrix(labels) as progress:
+            run_jobs(jobs, self._slots(len(jobs)), progress)
+
+    def _settled(self, folder: RunFolder) -> str | None:
+        """Why a run is not executed: "" if it is complete, a sentence if it must be left alone, None if it is due."""
+        state = folder.state()
+        if state == "done":
+            complete = all(folder.has_evaluation(evaluation) for evaluation in self.evaluations)
+            return "" if complete else None
+        if state == "failed" and not self.options.retry_failed:
+            return f"failed before ({folder.failure().reason}); try again with --retry-failed"
+        return "is being trained by another process" if state == "running" else None
+
+    def _job(self, item: Planned, search: tuple[dict[str, Any], ...]) -> Job:
+        return Job(
+            spec=item.spec,
+            output=self.store.root.absolute(),
+            place=self.place.model_copy(update={"weights": item.weights}),
+            evaluations=self.evaluations,
+            resume=self.options.resume,
+            search=search,
+            command=self.options.command_line,
+        )
+
+    def _slots(self, jobs: int) -> list[str]:
+        """The device of each run that may go at once."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        default = max(1, cores // self.place.threads) if self.devices[0] == "cpu" else len(self.devices)
+        wanted = self.options.jobs or default
+        if wanted < 1:
+            raise PlanError(f"--jobs must be at least 1; found {wanted}")
+        return [self.devices[slot % len(self.devices)] for slot in range(min(wanted, jobs))]
+
+
+def _tune(engine: _Engine, planned: Sequence[Planned], budget: int) -> list[_Tuned]:
+    """Trains the trials of every loss with the first seed, and gives each seed the values that were best on val."""
+    groups = [list(members) for _, members in groupby(planned, key=_without_seed)]
+    trials = [variations(members[0], budget) for members in groups]
+    engine.train([trial for group in trials for trial in group])
+    found = []
+    for members, group in zip(groups, trials, strict=True):
+        search = tuple(_outcome(engine.store.run(trial.spec.run_id), trial) for trial in group)
+        finished = [(entry["val_mae"], place) for place, entry in enumerate(search) if entry["val_mae"] is not None]
+        if not finished:
+            raise PlanError(f"all {budget} trials of {members[0].label} failed; see `benchmark list`")
+        best = group[min(finished)[1]].spec
+        for member in members:
+            spec = best.model_copy(update={"seed": member.spec.seed})
+            found.append(_Tuned(member._replace(spec=spec), search))
+    return found
+
+
+def _outcome(folder: RunFolder, trial: Planned) -> dict[str, Any]:
+    """What a trial tried, and its MAE on val; None if it failed."""
+    import losses
+
+    main = losses.load(trial.spec.loss).main_weight
+    value = trial.spec.loss_params[main] if main else None
+    mae = folder.record().selected["val"]["mae"] if folder.state() == "done" else None
+    return {"run_id": folder.run_id, "lr": trial.spec.recipe.lr, "main_weight": main, "value": value, "val_mae": mae}
+
+
+def _without_seed(item: Planned) -> str:
+    return item.spec.model_copy(update={"seed": 0}).run_id
+
+
+def _devices(wanted: str) -> list[str]:
+    """The devices to use.
+
+    Raises:
+        PlanError: If the device is not there.
+    """
+    if wanted == "cpu":
+        return ["cpu"]
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+    if not wanted.startswith("cuda") or wanted[4:5] not in ("", ":"):
+        raise PlanError(f"--device must be auto, cpu, cuda or cuda:N; found {wanted!r}")
+    if count == 0:
+        raise PlanError(f"--device {wanted}: torch sees no CUDA device here; use --device cpu")
+    if wanted == "cuda":
+        return [f"cuda:{index}" for index in range(count)]
+    if not wanted[5:].isdigit() or int(wanted[5:]) >= count:
+        raise PlanError(f"--device {wanted}: this machine has cuda:0 to cuda:{count - 1}")
+    return [wanted]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What was found
+
+
+def _conclude(options: argparse.Namespace, planned: Sequence[Planned], store: Store) -> int:
+    """Prints the table, the losses that did not beat a constant, the failures and where everything lies."""
+    frame = store.load([item.spec.run_id for item in planned])
+    table = comparison(frame, {item.spec.loss: loss_defaults(item.spec.loss) for item in planned})
+    failures = _failures(planned, store)
+    if options.json:
+        rows = json.loads(table.to_json(orient="records"))
+        json.dump({"rows": rows, "failed": failures, "output": str(store.root)}, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+        return 1 if failures else 0
+    for shown in comparison_tables(table):
+        console.print()
+        console.print(shown)
+    beaten = not_better_than_constant(table)
+    if beaten:
+        console.print(f"\n[yellow]No better than a constant count:[/] {escape('; '.join(beaten))}", soft_wrap=True)
+    elif not table.empty:
+        console.print("\nEvery loss beat the constant count.")
+    for label, reason in failures.items():
+        console.print(f"[red]failed[/] {escape(label)}: {escape(reason)}", soft_wrap=True)
+    console.print(
+        f"\n{store.root}/<run>/ holds each run: record.json, history.jsonl, weights, per-image results.\n"
+        f"`benchmark list -o {store.root}` shows them; results.load({str(store.root)!r}) gives a data frame.",
+        soft_wrap=True,
+    )
+    return 1 if failures else 0
+
+
+def _failures(planned: Sequence[Planned], store: Store) -> dict[str, str]:
+    found = {}
+    for item in planned:
+        folder = store.run(item.spec.run_id)
+        if folder.state() == "failed":
+            found[item.label] = folder.failure().reason
+    return found
+
+
+def _states(planned: Sequence[Planned], store: Store) -> dict[str, State]:
+    return {item.spec.run_id: store.run(item.spec.run_id).state() for item in planned}
+
+
+def _show_plan(options: argparse.Namespace, study: Study, runs: Sequence[Planned | Skipped], store: Store) -> None:
+    planned = [item for item in runs if isinstance(item, Planned)]
+    states = _states(planned, store)
+    if options.json:
+        rows = [
+            {"run_id": item.spec.run_id, "label": item.label, "state": states[item.spec.run_id]}
+            | {"spec": item.spec.model_dump(mode="json")}
+            for item in planned
+        ]
+        skipped = [item._asdict() for item in runs if isinstance(item, Skipped)]
+        json.dump({"runs": rows, "skipped": skipped}, sys.stdout, indent=1)
+        sys.stdout.write("\n")
+        return
+    console.print(plan_tree(runs, states))
+    if study.recipe == "tuned":
+        groups = len({_without_seed(item) for item in planned})
+        console.print(f"and before them {study.budget} trials for each of {groups} settings, on val")
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().absolute()

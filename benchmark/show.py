@@ -1,0 +1,220 @@
+"""What the terminal shows: the plan as a tree, the progress of a matrix, tables. Plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.tree import Tree
+
+from benchmark.names import Choice
+from benchmark.plan import Planned, Skipped
+from reports.tables import CONSTANT, GROUP
+from results.store import State
+
+__all__ = ["Matrix", "comparison_tables", "console", "plan_tree", "runs_table"]
+
+console = Console(highlight=False)
+
+_MARK = {"done": "[green]done[/]", "failed": "[red]failed[/]", "running": "[yellow]running[/]"}
+_MARK |= {"interrupted": "[yellow]interrupted[/]", "new": "to run"}
+
+
+def plan_tree(runs: Sequence[Planned | Skipped], states: dict[str, State]) -> Tree:
+    """Datasets, then networks, then losses with their seeds; each run's state, each skipped one's reason."""
+    tree = Tree(f"[bold]{_count(len(runs), 'run')}[/]")
+    planned = [run for run in runs if isinstance(run, Planned)]
+    for setting, members in groupby(planned, key=_setting):
+        branch = tree.add(escape(setting))
+        for loss, seeds in groupby(members, key=lambda run: run.loss):
+            shown = ", ".join(f"seed {run.spec.seed} {_MARK[states[run.spec.run_id]]}" for run in seeds)
+            branch.add(f"[bold]{escape(loss)}[/]  {shown}")
+    skipped = [run for run in runs if isinstance(run, Skipped)]
+    if skipped:
+        branch = tree.add(f"[yellow]{_count(len(skipped), 'run')} skipped[/]")
+        for reason, members_ in groupby(sorted(skipped, key=lambda run: run.reason), key=lambda run: run.reason):
+            leaf = branch.add(escape(reason))
+            for run in members_:
+                leaf.add(f"[dim]{escape(run.label)}[/]")
+    return tree
+
+
+def _setting(run: Planned) -> str:
+    """What a branch of the tree has in common."""
+    spec = run.spec
+    recipe = spec.recipe
+    noise = "" if spec.noise == "none" else f", noise {spec.noise}"
+    return (
+        f"{run.dataset}{noise} · {spec.backbone} ({spec.head} head, stride {spec.stride}, weights {spec.weights}) · "
+        f"{recipe.name} recipe, {recipe.epochs} epochs of {recipe.crop} px crops, batch {recipe.batch_size}, "
+        f"lr {recipe.lr:g}"
+    )
+
+
+class Matrix:
+    """Progress of all runs: a bar for the matrix with its ETA and one for each active run.
+
+    Where the output is no terminal, one line when a run ends and one a minute in between.
+
+    Args:
+        labels: The runs' labels, by index.
+    """
+
+    heartbeat = 60.0
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = labels
+        self.share = [0.0] * len(labels)
+        self.failed: dict[int, str] = {}
+        self.ended = 0
+        self._started = self._spoke = time.monotonic()
+        self._bars: dict[int, TaskID] = {}
+        self._last_mae: dict[int, str] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=None),
+            BarColumn(bar_width=12),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._all = self._progress.add_task(f"[bold]all {len(labels)} runs[/]", total=float(len(labels)), note="")
+
+    def __enter__(self) -> Matrix:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, index: int, event: dict[str, Any]) -> None:
+        """Takes an event of `run_jobs`."""
+        kind = event["event"]
+        if kind == "start":
+            name = self.labels[index]
+            shown = name if len(name) <= 34 else name[:33] + "…"
+            self._bars[index] = self._progress.add_task(escape(shown), total=1.0, note="starting")
+        elif kind in ("step", "epoch"):
+            self._advance(index, 0.97 * event["step"] / max(event["steps"], 1), event)
+        elif kind == "evaluate":
+            self._note(index, f"testing {event['image']}")
+        elif kind in ("done", "failed"):
+            self._end(index, event)
+        if not console.is_terminal and time.monotonic() - self._spoke > self.heartbeat:
+            done = sum(self.share) / len(self.share)
+            self._say(f"{self.ended} of {len(self.labels)} runs ended, {done:.0%} of the work done")
+
+    def _advance(self, index: int, share: float, event: dict[str, Any]) -> None:
+        self.share[index] = share
+        if "val_mae" in event:
+            self._last_mae[index] = f"MAE {event['val_mae']:.1f}"
+        self._progress.update(self._bars[index], completed=share)
+        self._note(index, self._last_mae.get(index, ""))
+        self._progress.update(self._all, completed=sum(self.share), note=f"{self.ended} ended")
+
+    def _note(self, index: int, note: str) -> None:
+        self._progress.update(self._bars[index], note=note)
+
+    def _end(self, index: int, event: dict[str, Any]) -> None:
+        self.ended += 1
+        self.share[index] = 1.0
+        if index in self._bars:
+            self._progress.remove_task(self._bars.pop(index))
+        self._progress.update(self._all, completed=sum(self.share), note=f"{self.ended} ended")
+        count = f"{self.ended:>{len(str(len(self.labels)))}}/{len(self.labels)}"
+        if event["event"] == "failed":
+            self.failed[index] = event["reason"]
+            self._say(f"{count} [red]failed[/] {escape(self.labels[index])}")
+        else:
+            self._say(f"{count} [green]done[/]   {escape(self.labels[index])}")
+
+    def _say(self, text: str) -> None:
+        self._spoke = time.monotonic()
+        seconds = int(self._spoke - self._started)
+        console.print(f"[dim]{seconds // 60:3d}:{seconds % 60:02d}[/] {text}", soft_wrap=True)
+
+
+def comparison_tables(table: pd.DataFrame) -> list[Table]:
+    """One table for each setting of `reports.tables.comparison`, at most 80 columns wide."""
+    shown: list[Table] = []
+    if table.empty:
+        return shown
+    for _, group in table.groupby(GROUP, sort=False, dropna=False):
+        first = group.iloc[0]
+        noise = "" if first["noise"] == "none" else f", training noise {first['noise']}"
+        data = Choice(first["dataset"], json.loads(first["dataset_params"]))
+        title = f"{data} {first['split']}{noise} · {first['backbone']} · {first['recipe']} recipe"
+        out = Table(title=escape(title), title_justify="left", header_style="bold", pad_edge=False)
+        out.add_column("loss", overflow="fold")
+        for name in ("seeds", "MAE", "RMSE\n('MSE')", "NAE", "bias", "GAME(2)", "loss\nms/step"):
+            out.add_column(name, justify="right")
+        for row in group.to_dict("records"):
+            style = "dim" if row["loss"] == CONSTANT else None
+            cells = [escape(row["loss"]), str(row["seeds"] or "")]
+            cells += [_with_sd(row, name, digits) for name, digits in (("mae", 1), ("rmse", 1))]
+            cells += [_number(row.get("nae"), 2), _number(row.get("bias"), 1, sign=True)]
+            cells += [_number(row.get("game2"), 1), _number(row.get("loss_ms"), 1)]
+            out.add_row(*cells, style=style)
+        out.caption = _caption(group)
+        out.caption_justify = "left"
+        shown.append(out)
+    return shown
+
+
+def _caption(group: pd.DataFrame) -> str:
+    """The terms that a reader must know to compare."""
+    first = group.iloc[0]
+    heads = group[group["loss"] != CONSTANT].groupby("head")["loss"].agg(", ".join)
+    differing = "" if len(heads) < 2 else "; heads: " + "; ".join(f"{head} ({names})" for head, names in heads.items())
+    selected = {
+        "val": "the epoch with the least MAE on val",
+        "last": "the last epoch",
+        "test_oracle": "the best epoch ON THE TEST SET (test_oracle: not comparable)",
+    }
+    return escape(
+        f"{first['backbone']} at stride {first['stride']}{differing}; weights of {selected[first['selection']]}; "
+        f"{CONSTANT}: the mean of the training labels"
+    )
+
+
+def runs_table(frame: pd.DataFrame) -> Table:
+    """One line a run (and evaluation), for `benchmark list`."""
+    out = Table(header_style="bold", pad_edge=False, box=None)
+    for name in ("run", "state", "loss", "backbone", "dataset", "noise", "seed"):
+        out.add_column(name, overflow="fold")
+    out.add_column("MAE", justify="right")
+    for row in frame.to_dict("records"):
+        rule = row.get("selection")
+        mark = "*" if rule == "test_oracle" else ""
+        out.add_row(
+            row["run_id"][:8],
+            _MARK[row["state"]],
+            *(escape(str(row[name])) for name in ("loss", "backbone", "dataset", "noise", "seed")),
+            _number(row.get("mae"), 1) + mark,
+        )
+    return out
+
+
+def _with_sd(row: Mapping[Any, Any], name: str, digits: int) -> str:
+    deviation = row.get(f"{name}_sd")
+    text = _number(row.get(name), digits)
+    return text if deviation is None or pd.isna(deviation) else f"{text} ± {deviation:.{digits}f}"
+
+
+def _number(value: Any, digits: int, *, sign: bool = False) -> str:
+    if value is None or pd.isna(value):
+        return ""
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Pure functions from the store's data frame to tables."""

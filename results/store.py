@@ -1,0 +1,308 @@
+"""The store: one folder a run, plain files, nothing shared between runs.
+
+In `<output>/<run_id>/`:
+
+- `spec.json`: what is trained
+- `history.jsonl`: one line an epoch
+- `record.json`: renamed in last: its presence means done
+- `failed.json`: why it stopped, if it did
+- `claim.json`: who is training it now
+- `model_<rule>.safetensors`: the weights that each selection rule kept
+- `eval/<eval_id>/`: metrics.json and images.parquet, one folder a measurement
+- `work/`: checkpoints of an unfinished run, and the log
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+from results.atomic import replacing, write_text
+from results.schema import SCHEMA_VERSION, Evaluation, Failure, Record
+from results.spec import EvaluationSpec, RunSpec
+
+__all__ = ["RunFolder", "State", "Store", "StoreError", "load"]
+
+State = Literal["done", "failed", "running", "interrupted", "new"]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class StoreError(RuntimeError):
+    """A file of the store cannot be read; the message has its path and what is wrong."""
+
+
+class RunFolder:
+    """The files of one run. Reads and writes; decides nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def work(self) -> Path:
+        """Where an unfinished run keeps its checkpoints and log."""
+        return self.path / "work"
+
+    @property
+    def history_file(self) -> Path:
+        """One JSON object a line, one line an epoch."""
+        return self.path / "history.jsonl"
+
+    def weights(self, selection: str) -> Path:
+        """The file of the weights that a selection rule kept."""
+        return self.path / f"model_{selection}.safetensors"
+
+    def state(self) -> State:
+        """What the files say: done, failed, running (claimed by a living process), interrupted or new."""
+        if (self.path / "record.json").is_file():
+            return "done"
+        if self._claimed():
+            return "running"
+        if (self.path / "failed.json").is_file():
+            return "failed"
+        return "interrupted" if (self.path / "spec.json").is_file() else "new"
+
+    # ---- reading
+
+    def spec(self) -> RunSpec:
+        """The run's specification."""
+        return _read(self.path / "spec.json", RunSpec)
+
+    def record(self) -> Record:
+        """The record of a finished run."""
+        return _read(self.path / "record.json", Record)
+
+    def failure(self) -> Failure:
+        """Why the run failed."""
+        return _read(self.path / "failed.json", Failure)
+
+    def evaluations(self) -> list[Evaluation]:
+        """All measurements of this run, in order of their ids."""
+        return [_read(path, Evaluation) for path in sorted(self.path.glob("eval/*/metrics.json"))]
+
+    def has_evaluation(self, evaluation: EvaluationSpec) -> bool:
+        """Whether this measurement was already made."""
+        return (self.path / "eval" / evaluation.eval_id / "metrics.json").is_file()
+
+    def images(self, evaluation: EvaluationSpec) -> pd.DataFrame:
+        """The per-image rows of a measurement."""
+        path = self.path / "eval" / evaluation.eval_id / "images.parquet"
+        if not path.is_file():
+            raise StoreError(f"{path} is missing: run {self.run_id} has no evaluation {evaluation.eval_id}")
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is no readable parquet file: {error}") from error
+
+    def history(self) -> pd.DataFrame:
+        """One row an epoch; empty where nothing was trained yet. A torn last line is left out."""
+        return pd.DataFrame(read_history(self.history_file))
+
+    # ---- writing
+
+    def begin(self, spec: RunSpec) -> None:
+        """Writes the specification, and forgets an earlier failure."""
+        write_text(self.path / "spec.json", _dump(spec))
+        (self.path / "failed.json").unlink(missing_ok=True)
+
+    def fail(self, failure: Failure) -> None:
+        """Keeps the reason of a failure; checkpoints stay."""
+        write_text(self.path / "failed.json", _dump(failure))
+
+    def finish(self, record: Record) -> None:
+        """Renames the record in, then removes the checkpoints that only an unfinished run needs."""
+        write_text(self.path / "record.json", _dump(record))
+        self.discard_checkpoints()
+
+    def discard_checkpoints(self) -> None:
+        """Removes the checkpoints; the log stays."""
+        for path in self.work.glob("*.pth"):
+            path.unlink()
+
+    def discard(self) -> None:
+        """Removes everything of an unfinished run, to start it afresh."""
+        for name in ("failed.json", "history.jsonl", "spec.json"):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def add_evaluation(self, evaluation: Evaluation, images: pd.DataFrame) -> None:
+        """Keeps a measurement; its metrics file is renamed in last."""
+        folder = self.path / "eval" / evaluation.evaluation.eval_id
+        with replacing(folder / "images.parquet") as temporary:
+            images.to_parquet(temporary, index=False)
+        write_text(folder / "metrics.json", _dump(evaluation))
+
+    # ---- claims: two processes on one store never train the same run
+
+    def claim(self) -> bool:
+        """Takes the run for this process, or says that another living process has it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+        for _ in range(2):
+            try:
+                with (self.path / "claim.json").open("x", encoding="utf-8") as file:
+                    file.write(text)
+                return True
+            except FileExistsError:
+                if self._claimed():
+                    return False
+                (self.path / "claim.json").unlink(missing_ok=True)  # its owner died
+        return False
+
+    def release(self) -> None:
+        """Gives the run back."""
+        (self.path / "claim.json").unlink(missing_ok=True)
+
+    def _claimed(self) -> bool:
+        """Whether a living process holds the claim. Of another machine's process nothing is known: it is believed."""
+        try:
+            owner = json.loads((self.path / "claim.json").read_text(encoding="utf-8"))
+            host, pid = owner["host"], int(owner["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if host != socket.gethostname():
+            return True
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+class Store:
+    """All runs below one folder.
+
+    Args:
+        root: The folder; it need not exist yet.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def run(self, run_id: str) -> RunFolder:
+        """The folder of one run, existing or not."""
+        return RunFolder(self.root / run_id)
+
+    def runs(self) -> list[RunFolder]:
+        """All runs that have begun, in order of their ids."""
+        return [RunFolder(path.parent) for path in sorted(self.root.glob("*/spec.json"))]
+
+    def find(self, prefix: str) -> RunFolder:
+        """The one run whose id begins with `prefix`.
+
+        Raises:
+            StoreError: If there is none, or more than one.
+        """
+        found = [run for run in self.runs() if run.run_id.startswith(prefix)]
+        if len(found) != 1:
+            raise StoreError(f"{len(found)} runs in {self.root} begin with {prefix!r}; expected one")
+        return found[0]
+
+    def load(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """One row for every evaluation of every finished run, one for a run without any.
+
+        Columns: `run_id`, `state`, the spec (`loss`, `loss_params` as text, `backbone`, ..., `recipe_*`), `seed`,
+        `selection`, `split`, `epoch`, the metrics (`mae`, `rmse`, `nae`, `bias`, `game1`-`game3`), the same of the
+        constant prediction (`constant_mae`, ...), timings, memory, and `reason` of a failed run.
+
+        Args:
+            run_ids: Restrict to these runs.
+        """
+        wanted = None if run_ids is None else set(run_ids)
+        rows: list[dict[str, Any]] = []
+        for run in self.runs():
+            if wanted is None or run.run_id in wanted:
+                rows += _rows(run)
+        return pd.DataFrame(rows)
+
+
+def load(root: str | Path = "runs") -> pd.DataFrame:
+    """All finished, failed and unfinished runs below `root` as a data frame; see `Store.load`."""
+    return Store(root).load()
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `history.jsonl`. A process killed while writing leaves half a line: reading stops there."""
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+def _rows(run: RunFolder) -> list[dict[str, Any]]:
+    """The rows of one run in `Store.load`."""
+    state = run.state()
+    base: dict[str, Any] = {"run_id": run.run_id, "state": state, **_flat(run.spec())}
+    if state == "failed":
+        failure = run.failure()
+        return [{**base, "reason": failure.reason, "finished_epochs": failure.epoch}]
+    if state != "done":
+        return [base]
+    record = run.record()
+    base |= {"train_count_mean": record.train_count_mean, "parameters": record.parameters, "finished": record.finished}
+    base |= record.timings | record.memory
+    evaluations = run.evaluations()
+    return [
+        {
+            **base,
+            "selection": e.evaluation.selection,
+            "split": e.evaluation.split,
+            "eval_id": e.evaluation.eval_id,
+            "epoch": e.epoch,
+            "images": e.images,
+            **e.metrics,
+            **{f"constant_{name}": value for name, value in e.constant.items()},
+        }
+        for e in evaluations
+    ] or [base]
+
+
+def _flat(spec: RunSpec) -> dict[str, Any]:
+    """A spec as columns: parameter tables as sorted JSON text, the recipe with a prefix."""
+    fields = spec.model_dump(mode="json", exclude={"recipe"})
+    for name in ("loss_params", "dataset_params"):
+        fields[name] = json.dumps(fields[name], sort_keys=True)
+    recipe = spec.recipe.model_dump(mode="json")
+    recipe["scale"] = "-".join(f"{value:g}" for value in recipe["scale"])
+    return fields | {"recipe": recipe.pop("name")} | {f"recipe_{name}": value for name, value in recipe.items()}
+
+
+def _dump(model: BaseModel) -> str:
+    return model.model_dump_json(indent=1) + "\n"
+
+
+def _read(path: Path, kind: type[_Model]) -> _Model:
+    """Reads and checks one JSON file of the store."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise StoreError(f"{path} is no whole JSON file ({error}); delete its folder to train it again") from error
+    version = value.get("schema_version", SCHEMA_VERSION) if isinstance(value, dict) else SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
+        raise StoreError(f"{path} has schema {version}; this version reads {SCHEMA_VERSION}: update the benchmark")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise StoreError(f"{path} is no valid {kind.__name__}: {place}: {first['msg']}") from error
