@@ -1,0 +1,171 @@
+"""A network and its loss as one model of the training engine, and the evaluation of whole images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from torch import Tensor, nn
+
+from losses.base import CrowdLoss, Prediction, Target
+from runners.metrics.counting import image_row
+
+__all__ = ["POINT_SCORE", "Counter", "NonFiniteLossError", "evaluate"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+POINT_SCORE = 0.5
+"""Proposals of at least this probability count as people [P2PNet's code]."""
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss is NaN or infinite; raised before the optimiser could spoil the weights."""
+
+
+class Normalise(BaseDataPreprocessor):
+    """Moves a batch to the device and turns its uint8 images into ImageNet-normalised floats there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, data: Any, training: bool = False) -> Any:
+        """The same NamedTuple with float images."""
+        data = self.cast_data(data)
+        return data._replace(images=(data.images.float() - self.mean) / self.std)
+
+
+class Counter(BaseModel):
+    """What is trained: `network(images) -> Prediction`, `loss(prediction, target) -> {"loss": ...}`.
+
+    Args:
+        network: Module from normalised images (B, 3, H, W) to a `Prediction`.
+        loss: The loss; its parameters, if any, are trained with the network's.
+
+    Attributes:
+        timer: Milliseconds that the loss took, forward and backward.
+    """
+
+    def __init__(self, network: nn.Module, loss: CrowdLoss) -> None:
+        super().__init__(data_preprocessor=Normalise())
+        self.network = network
+        self.loss = loss
+        self.timer = LossTimer()
+
+    def forward(
+        self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, mode: str = "tensor"
+    ) -> Any:
+        """The loss terms in mode `loss`, otherwise the prediction."""
+        prediction = self.network(images)
+        if mode != "loss":
+            return prediction
+        with self.timer.forward(prediction):
+            terms = self.loss(prediction, target)
+        self.timer.watch_backward(prediction, terms["loss"])
+        return terms
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The engine's sum of all losses, refused unless it is finite.
+
+        On an accelerator the look at the value would make every step wait; there the history hook looks once an epoch
+        and the checkpoint before stays.
+        """
+        total, logged = super().parse_losses(losses)
+        if total.device.type == "cpu" and not bool(torch.isfinite(total)):
+            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+            raise NonFiniteLossError(f"the loss is not finite: {terms}")
+        return total, logged
+
+
+class LossTimer:
+    """Measures the loss alone: its forward pass, and its backward pass up to the gradient of the prediction.
+
+    On an accelerator it stays silent, because reading the clock would make the step wait.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.steps = 0
+        self._started = 0.0
+        self._active = False
+
+    @property
+    def milliseconds(self) -> float | None:
+        """Mean milliseconds a step, or None where nothing was measured."""
+        return 1e3 * self.seconds / self.steps if self.steps else None
+
+    def forward(self, prediction: Prediction) -> LossTimer:
+        """A context around the forward pass."""
+        self._active = _main(prediction).device.type == "cpu"
+        return self
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        if self._active:
+            self.seconds += time.perf_counter() - self._started
+            self.steps += 1
+
+    def watch_backward(self, prediction: Prediction, loss: Tensor) -> None:
+        """Adds the time between the gradient of the loss and that of the prediction."""
+        main = _main(prediction)
+        if self._active and main.requires_grad and loss.requires_grad:
+            loss.register_hook(self._begin)
+            main.register_hook(self._end)
+
+    def _begin(self, gradient: Tensor) -> None:
+        self._started = time.perf_counter()
+
+    def _end(self, gradient: Tensor) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+
+def _main(prediction: Prediction) -> Tensor:
+    """The tensor of a prediction that carries the gradient."""
+    main = prediction.logits if prediction.density is None else prediction.density
+    assert main is not None
+    return main
+
+
+@torch.inference_mode()
+def evaluate(counter: Counter, loader: Iterable[Any], seen: Callable[[int], None] | None = None) -> pd.DataFrame:
+    """Predicts whole images and keeps one row each; see `metrics.counting.image_row`.
+
+    Args:
+        counter: The model; put into evaluation mode, and back afterwards.
+        loader: Batches of one padded image with its unpadded size.
+        seen: Called with the number of images done.
+    """
+    training = counter.training
+    counter.eval()
+    rows = []
+    for batch in loader:
+        data = counter.data_preprocessor(batch, False)
+        prediction = counter.network(data.images)
+        rows.append(_row(batch, prediction))
+        if seen is not None:
+            seen(len(rows))
+    counter.train(training)
+    return pd.DataFrame(rows)
+
+
+def _row(batch: Any, prediction: Prediction) -> dict[str, object]:
+    """The row of one image."""
+    true = batch.target.points[0].cpu().numpy().astype(np.float64)
+    if prediction.density is not None:
+        density = prediction.density[0, 0].float().cpu().numpy()
+        if not np.isfinite(density).all():
+            raise NonFiniteLossError(f"the prediction of image {batch.ids[0]} has NaN or infinite values")
+        return image_row(batch.ids[0], true, batch.valid[0], density=density, stride=prediction.stride)
+    assert prediction.points is not None
+    assert prediction.logits is not None
+    people = prediction.logits[0].float().softmax(-1)[:, 1] >= POINT_SCORE
+    points = prediction.points[0][people].float().cpu().numpy().astype(np.float64)
+    return image_row(batch.ids[0], true, batch.valid[0], points=points)

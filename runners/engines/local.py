@@ -1,0 +1,145 @@
+"""Runs as processes on this machine: as many at once as there are slots, each with its threads and its device."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from results.schema import Failure
+from results.store import Store
+from runners.job import Job
+
+__all__ = ["run_jobs"]
+
+OnEvent = Callable[[int, dict[str, Any]], None]
+_GRACE_SECONDS = 15
+
+
+class _Running(NamedTuple):
+    """A started job: its index, its process and its slot."""
+
+    index: int
+    process: subprocess.Popen[str]
+    slot: int
+
+
+def run_jobs(jobs: Sequence[Job], slots: Sequence[str], on_event: OnEvent) -> None:
+    """Runs all jobs and returns when the last has ended. A job's failure is an event, never an exception.
+
+    Args:
+        jobs: What to run, in this order.
+        slots: The device of each slot: as many jobs run at once as there are slots.
+        on_event: Called in this thread with the job's index and an event: `start`, those of `execute`, `idle` now and
+            then (so that a display can be drawn).
+
+    Raises:
+        KeyboardInterrupt: After all processes were stopped; what they had saved is kept.
+    """
+    events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+    waiting = list(enumerate(jobs))
+    free = list(range(len(slots)))
+    running: dict[int, _Running] = {}
+    with _stopped_at_end(running):
+        while waiting or running:
+            while waiting and free:
+                index, job = waiting.pop(0)
+                slot = free.pop(0)
+                running[index] = _Running(index, _start(job, slots[slot], index, events), slot)
+                on_event(index, {"event": "start"})
+            try:
+                index, event = events.get(timeout=0.5)
+            except queue.Empty:
+                on_event(-1, {"event": "idle"})
+                continue
+            if event is not None:
+                on_event(index, event)
+                continue
+            ended = running.pop(index)
+            free.append(ended.slot)
+            status = ended.process.wait()
+            if status not in (0, 1):  # the worker could not write its own failure
+                reason = _death(status)
+                _keep_failure(jobs[index], reason)
+                on_event(index, {"event": "failed", "reason": reason})
+
+
+def _start(job: Job, device: str, index: int, events: queue.Queue[Any]) -> subprocess.Popen[str]:
+    """Starts the worker of a job, and a thread that passes its lines on; None means that it has ended."""
+    job = job.model_copy(update={"place": job.place.model_copy(update={"device": device})})
+    log = Store(job.output).run(job.spec.run_id).work / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    threads = str(job.place.threads)
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    # The worker imports this very checkout, wherever the command was started.
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    with log.open("a", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runners.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which stops the workers in good order
+        )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(job.model_dump_json())
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # it died at once; its exit status tells
+    threading.Thread(target=_pass_on, args=(process, index, events), daemon=True).start()
+    return process
+
+
+def _pass_on(process: subprocess.Popen[str], index: int, events: queue.Queue[Any]) -> None:
+    """Puts a worker's lines into the queue, None when they end."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            events.put((index, json.loads(line)))
+        except ValueError:
+            continue  # a line torn by the death of its process
+    events.put((index, None))
+
+
+@contextmanager
+def _stopped_at_end(running: dict[int, _Running]) -> Iterator[None]:
+    """Stops what still runs when the block is left, first kindly."""
+    try:
+        yield
+    finally:
+        for job in running.values():
+            job.process.terminate()
+        for job in running.values():
+            try:
+                job.process.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+
+
+def _death(status: int) -> str:
+    """Why a worker ended without a word."""
+    if status == -signal.SIGKILL:
+        return "killed (signal 9), most likely because memory ran out; lower --jobs, --batch-size or --crop"
+    if status < 0:
+        return f"the process died of signal {-status} ({signal.strsignal(-status)}); see work/log.txt of the run"
+    return f"the process ended with status {status} before it could say why; see work/log.txt of the run"
+
+
+def _keep_failure(job: Job, reason: str) -> None:
+    folder = Store(job.output).run(job.spec.run_id)
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    folder.begin(job.spec)
+    folder.fail(Failure(run_id=folder.run_id, spec=job.spec, when=when, reason=reason))

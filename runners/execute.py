@@ -1,0 +1,215 @@
+"""One job: train, keep the selected weights, measure them, write the record. Or keep the reason why not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from safetensors.torch import load_file
+
+from results.schema import Evaluation, Failure, Record
+from results.store import RunFolder, Store, read_history
+from runners import build
+from runners.counter import Counter, evaluate
+from runners.environment import describe, git_state, peak_memory
+from runners.hooks import Checkpoint, History, KeepWeights, Progress, Report, Resume, ValidationLoop
+from runners.job import TRACKERS, Job
+from runners.metrics.counting import constant, summary
+
+__all__ = ["execute"]
+
+
+class _Runner(Runner):
+    """The engine without its own survey of the machine: the record has one, and it costs seconds of every run."""
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Nothing to log."""
+
+
+def execute(job: Job, report: Report) -> bool:
+    """Executes a job. Errors end in `failed.json`, never in the caller.
+
+    Args:
+        job: What to do. A finished run is only measured where an evaluation is missing.
+        report: Receives the progress as small dictionaries with a key `event`: waiting, step, epoch, evaluate, done,
+            failed.
+
+    Returns:
+        Whether the run and all its evaluations are there at the end.
+    """
+    folder = Store(job.output).run(job.spec.run_id)
+    if not folder.claim():
+        report({"event": "failed", "reason": "another process is training this run"})
+        return False
+    try:
+        _seed(job)
+        if not _trained(folder, job):
+            _train(job, folder, report)
+        _measure(job, folder, report)
+    except Exception as error:  # a run may fail for any reason; the others must go on
+        reason = _reason(error)
+        folder.fail(
+            Failure(
+                run_id=folder.run_id,
+                spec=job.spec,
+                when=_now(),
+                reason=reason,
+                traceback=traceback.format_exc(),
+                epoch=max((row["epoch"] for row in read_history(folder.history_file)), default=0),
+            )
+        )
+        report({"event": "failed", "reason": reason})
+        return False
+    finally:
+        folder.release()
+    report({"event": "done"})
+    return True
+
+
+def _trained(folder: RunFolder, job: Job) -> bool:
+    """Whether the run is done and kept the weights of every selection rule that is asked for."""
+    return folder.state() == "done" and all(folder.weights(e.selection).is_file() for e in job.evaluations)
+
+
+def _seed(job: Job) -> None:
+    """Seeds torch and asks for deterministic kernels. Crops and order have seeds of their own, per sample."""
+    torch.set_num_threads(job.place.threads)
+    torch.manual_seed(job.spec.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _train(job: Job, folder: RunFolder, report: Report) -> None:
+    """Trains with the engine and writes the record."""
+    if not job.resume:
+        folder.discard()
+    started, clock = _now(), time.perf_counter()
+    folder.begin(job.spec)
+    recipe, place = job.spec.recipe, job.place
+    device = torch.device(place.device)
+    network = build.network(job.spec, place)
+    model = Counter(network, build.loss(job.spec)).to(device)
+    data = build.loaders(job.spec, place, network.multiple)
+    selections = tuple(sorted({e.selection for e in job.evaluations} | {"val", "last"}))
+    keeper = KeepWeights(recipe, folder, selections)
+    resume = Resume(folder, keeper)
+    report({"event": "step", "step": 0, "steps": recipe.epochs * len(data.train)})
+    runner = _Runner(
+        model=model,
+        work_dir=str(folder.work),
+        train_dataloader=data.train,
+        train_cfg={"type": EpochBasedTrainLoop, "max_epochs": recipe.epochs, "val_interval": recipe.val_interval},
+        val_dataloader=data.val,
+        val_cfg={"type": ValidationLoop, "oracle": data.test if "test_oracle" in selections else None},
+        val_evaluator=[],
+        optim_wrapper=OptimWrapper(
+            build.optimizer(recipe, model),
+            clip_grad=None if recipe.clip_grad is None else {"max_norm": recipe.clip_grad},
+        ),
+        param_scheduler=build.schedules(recipe, recipe.epochs * len(data.train)),
+        default_hooks={"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
+        custom_hooks=[
+            resume,
+            keeper,
+            History(recipe, folder),
+            Checkpoint(recipe, folder, keeper),
+            Progress(recipe, report),
+        ],
+        visualizer={"type": "Visualizer", "vis_backends": _trackers(place.tracker)},
+        randomness={"seed": job.spec.seed},
+        experiment_name=folder.run_id,
+        default_scope="mmengine",
+        log_level="INFO" if place.tracker else "WARNING",
+    )
+    runner.train()
+    seconds = time.perf_counter() - clock
+    folder.finish(
+        Record(
+            run_id=folder.run_id,
+            spec=job.spec,
+            started=started,
+            finished=_now(),
+            selected=keeper.selected,
+            train_count_mean=data.train_count_mean,
+            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            environment=describe(device),
+            git=git_state(),
+            timings=_timings(runner, model, seconds, resume.epoch),
+            memory=peak_memory(device),
+            search=list(job.search),
+            command=job.command,
+        )
+    )
+
+
+def _measure(job: Job, folder: RunFolder, report: Report) -> None:
+    """Makes the evaluations that are missing, from the kept weights."""
+    missing = [e for e in job.evaluations if not folder.has_evaluation(e)]
+    if not missing:
+        return
+    record = folder.record()
+    place = job.place
+    network = build.network(job.spec, place, pretrained=False)
+    model = Counter(network, build.loss(job.spec)).to(place.device)
+    data = build.loaders(job.spec, place, network.multiple)
+    for evaluation in missing:
+        started = time.perf_counter()
+        network.load_state_dict(load_file(folder.weights(evaluation.selection), device=place.device))
+        loader = data.test if evaluation.split == "test" else data.val
+        images = evaluate(model, loader, lambda done: report({"event": "evaluate", "image": done}))
+        folder.add_evaluation(
+            Evaluation(
+                run_id=folder.run_id,
+                evaluation=evaluation,
+                epoch=int(record.selected[evaluation.selection]["epoch"]),
+                images=len(images),
+                metrics=summary(images),
+                constant=constant(record.train_count_mean, images["true"]),
+                seconds=round(time.perf_counter() - started, 3),
+            ),
+            images,
+        )
+
+
+def _timings(runner: Runner, model: Counter, seconds: float, resumed: int) -> dict[str, float | None]:
+    """Seconds of this process's training, and milliseconds a step: all, waiting for data, and the loss alone."""
+    scalars = runner.message_hub.log_scalars
+
+    def mean_ms(name: str) -> float | None:
+        return 1e3 * float(scalars[name].mean()) if name in scalars else None
+
+    return {
+        "train_seconds": round(seconds, 3),
+        "resumed_from_epoch": resumed,
+        "step_ms": mean_ms("train/time"),
+        "data_ms": mean_ms("train/data_time"),
+        "loss_ms": model.timer.milliseconds,
+    }
+
+
+def _trackers(name: str | None) -> list[dict[str, str]]:
+    """The visualizer's backends; without a tracker nothing is written, the history has it all."""
+    return [] if name is None else [{"type": TRACKERS[name]}]
+
+
+def _reason(error: BaseException) -> str:
+    """One line for people; the exception's name where its text alone would not tell."""
+    text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return f"out of memory: {text}; lower --batch-size or --crop"
+    return text if isinstance(error, ValueError | OSError) and len(text) > 20 else f"{type(error).__name__}: {text}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+logging.getLogger("timm").setLevel(logging.WARNING)
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on CUDA

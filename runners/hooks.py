@@ -1,0 +1,260 @@
+"""What happens beside the optimisation: keep the best weights, write the history, save, and say how far it is.
+
+At the end of an epoch the hooks act in this order: `KeepWeights`, `History`, `Checkpoint`, `Progress`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from safetensors.torch import save_file
+
+from results.atomic import replacing, write_text
+from results.spec import Recipe, Selection
+from results.store import RunFolder, read_history
+from runners.counter import NonFiniteLossError, evaluate
+from runners.metrics.counting import summary
+
+__all__ = ["Checkpoint", "EpochEnd", "History", "KeepWeights", "Progress", "Resume", "ValidationLoop"]
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class ValidationLoop(BaseLoop):
+    """Evaluates whole images of `val` (and of the test set, where `test_oracle` was asked for).
+
+    Args:
+        runner: The training engine.
+        dataloader: Whole images of the validation split.
+        evaluator: The engine's own, unused: the metrics need whole rows, which are kept as well.
+        oracle: Whole images of the test split, or None.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Any, evaluator: Any = None, oracle: Any = None) -> None:
+        super().__init__(runner, dataloader)
+        self.oracle = oracle
+
+    def run(self) -> dict[str, float | None]:
+        """Calls the hooks with `val_mae`, `val_rmse`, ... and, with an oracle, `test_oracle_mae`, ..."""
+        self.runner.call_hook("before_val")
+        self.runner.call_hook("before_val_epoch")
+        metrics = _named("val", evaluate(self.runner.model, self.dataloader))
+        if self.oracle is not None:
+            metrics |= _named("test_oracle", evaluate(self.runner.model, self.oracle))
+        self.runner.call_hook("after_val_epoch", metrics=metrics)
+        self.runner.call_hook("after_val")
+        return metrics
+
+
+def _named(split: str, images: pd.DataFrame) -> dict[str, float | None]:
+    return {f"{split}_{name}": value for name, value in summary(images).items()}
+
+
+class EpochEnd(Hook):
+    """Calls `finish(runner, metrics)` once an epoch: after its validation, or after its last step where it has none."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def validates(self, epoch: int) -> bool:
+        """Whether the epoch, counted from 1, ends with a validation."""
+        return epoch % self.recipe.val_interval == 0 or epoch == self.recipe.epochs
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """The engine counts this epoch as done only afterwards."""
+        if not self.validates(runner.epoch + 1):
+            self.finish(runner, runner.epoch + 1, {})
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """The epoch was counted before its validation."""
+        self.finish(runner, runner.epoch, metrics or {})
+
+    def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
+        """What to do at the end of epoch `epoch`, counted from 1."""
+        raise NotImplementedError
+
+
+class KeepWeights(EpochEnd):
+    """Keeps the network's weights of each selection rule as safetensors.
+
+    Args:
+        recipe: For the epochs and the first that may be selected.
+        folder: The run's folder.
+        selections: Rules: `val` and `test_oracle` keep the least MAE (the earliest on a tie), `last` the last epoch.
+
+    Attributes:
+        selected: For each rule the epoch and its MAE; restored from a checkpoint.
+    """
+
+    priority = "HIGH"
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, selections: tuple[Selection, ...]) -> None:
+        super().__init__(recipe)
+        self.folder = folder
+        self.selections = selections
+        self.selected: dict[str, dict[str, float]] = {}
+
+    def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
+        """Saves where this epoch is the best so far, or the last."""
+        for rule in self.selections:
+            mae = metrics.get(f"{rule}_mae", metrics.get("val_mae", math.inf))
+            if rule == "last":
+                chosen = epoch == self.recipe.epochs
+            else:
+                eligible = epoch >= self.recipe.val_start or epoch == self.recipe.epochs
+                chosen = bool(metrics) and eligible and mae < self.selected.get(rule, {}).get("mae", math.inf)
+            if chosen:
+                self._save(runner, rule)
+                self.selected[rule] = {"epoch": epoch, "mae": mae}
+
+    def _save(self, runner: Runner, rule: str) -> None:
+        state = {name: value.contiguous() for name, value in runner.model.network.state_dict().items()}
+        with replacing(self.folder.weights(rule)) as temporary:
+            save_file(state, temporary)
+
+
+class History(EpochEnd):
+    """Writes one JSON line an epoch: mean training terms, learning rate, seconds, validation metrics."""
+
+    priority = "NORMAL"
+
+    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
+        super().__init__(recipe)
+        self.folder = folder
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self._started = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Drops lines of epochs that the checkpoint does not know."""
+        lines = [
+            json.dumps(row) + "\n" for row in read_history(self.folder.history_file) if row["epoch"] <= runner.epoch
+        ]
+        write_text(self.folder.history_file, "".join(lines))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Starts the epoch's sums."""
+        self._sums, self._steps, self._started = {}, 0, time.perf_counter()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Adds up on the device, without waiting for it."""
+        for name, value in outputs.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._steps += 1
+
+    def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
+        """Appends the line; an epoch whose mean loss is not finite ends the run before it is saved."""
+        means = {name: float(value) / max(self._steps, 1) for name, value in self._sums.items()}
+        if not math.isfinite(means.get("loss", 0.0)):
+            raise NonFiniteLossError(f"the mean loss of epoch {epoch} is not finite: {means}")
+        row = {"epoch": epoch, "lr": runner.optim_wrapper.get_lr()["lr"][-1], **means, **metrics}
+        row["seconds"] = round(time.perf_counter() - self._started, 3)
+        with self.folder.history_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class Checkpoint(EpochEnd):
+    """Saves everything a later process needs to go on after this epoch.
+
+    A file of our own rather than the engine's: plain tensors and numbers that `torch.load` reads with `weights_only`,
+    renamed in whole, with the random state that the engine leaves out. Crops and order need none: they are drawn from
+    (seed, epoch, index).
+    """
+
+    priority = "LOW"
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, keeper: KeepWeights) -> None:
+        super().__init__(recipe)
+        self.path = checkpoint_file(folder)
+        self.keeper = keeper
+
+    def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
+        """Saves, except after the last epoch, when the record follows at once."""
+        if epoch == self.recipe.epochs:
+            return
+        state = {
+            "model": runner.model.state_dict(),
+            "optimizer": runner.optim_wrapper.state_dict(),
+            "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
+            "epoch": epoch,
+            "iter": epoch * len(runner.train_dataloader),
+            "selected": self.keeper.selected,
+            "rng": torch.get_rng_state(),
+        }
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            state["cuda_rng"] = torch.cuda.get_rng_state()
+        with replacing(self.path) as temporary:
+            torch.save(state, temporary)
+
+
+class Resume(Hook):
+    """Restores what `Checkpoint` saved, before any other hook looks at the epoch.
+
+    Attributes:
+        epoch: The epochs that were already done; 0 for a fresh run.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, folder: RunFolder, keeper: KeepWeights) -> None:
+        self.path = checkpoint_file(folder)
+        self.keeper = keeper
+        self.epoch = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Goes back to the last whole epoch, if there is one."""
+        if not self.path.is_file():
+            return
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        runner.model.load_state_dict(state["model"])
+        runner.optim_wrapper.load_state_dict(state["optimizer"])
+        for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        runner.train_loop._epoch, runner.train_loop._iter = state["epoch"], state["iter"]
+        self.keeper.selected = state["selected"]
+        self.epoch = state["epoch"]
+        torch.set_rng_state(state["rng"])
+        if "cuda_rng" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda_rng"])
+
+
+def checkpoint_file(folder: RunFolder) -> Path:
+    """Where an unfinished run keeps its last whole epoch."""
+    return folder.work / "checkpoint.pth"
+
+
+class Progress(EpochEnd):
+    """Says how far the run is, a few times a second."""
+
+    priority = "LOWEST"
+    interval = 0.25
+
+    def __init__(self, recipe: Recipe, report: Report) -> None:
+        super().__init__(recipe)
+        self.report = report
+        self._last = 0.0
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Reports the share of all steps done."""
+        now = time.monotonic()
+        if now - self._last >= self.interval:
+            self._last = now
+            self.report({"event": "step", "step": runner.iter + 1, "steps": runner.max_iters})
+
+    def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
+        """Reports the epoch's validation."""
+        shown = {name: metrics[name] for name in ("val_mae", "val_rmse") if name in metrics}
+        step = epoch * len(runner.train_dataloader)
+        self.report(
+            {"event": "epoch", "epoch": epoch, "epochs": self.recipe.epochs, "step": step, "steps": runner.max_iters}
+            | shown
+        )
