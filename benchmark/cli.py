@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["main"]
 
@@ -21,7 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(words)
+    parser = _parser()
+    options = parser.parse_args(words)
+    if options.version:
+        from importlib.metadata import version
+
+        print(version("crowd-loss-benchmark"))  # noqa: T201
+        return 0
+    if options.action is None:
+        parser.print_help()
+        return 0
     options.command_line = "benchmark " + " ".join(words)
     module, _, function = options.action.partition(":")
     try:
@@ -39,11 +50,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark", description=_DESCRIPTION)
+class _Parser(argparse.ArgumentParser):
+    """Adds what was probably meant to the error of a misspelt command or value."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the usage, the message and a suggestion."""
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from ([^)]*)\)", message)
+        unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        if wrong:
+            message += _suggestion(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        elif unknown:
+            message += _suggestion(unknown[1], self._all_options())
+        super().error(message)
+
+    def _all_options(self) -> set[str]:
+        """The options of this parser and of its commands: a command's own are checked by the parser above it."""
+        found = {option for action in self._actions for option in action.option_strings}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    found |= parser._all_options()
+        return found
+
+
+def _suggestion(word: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known))
+    return f". Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="benchmark", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.set_defaults(action=None)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     _add_run(commands)
     _add_store(commands)
     _add_data(commands)
@@ -52,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, action: str, text: str, epilog: str = ""
-) -> argparse.ArgumentParser:
+    commands: argparse._SubParsersAction[_Parser], name: str, action: str, text: str, epilog: str = ""
+) -> _Parser:
     command = commands.add_parser(
         name,
         help=text,
@@ -74,12 +116,13 @@ _EXAMPLES = """examples:
   benchmark run --study table4 --data-root ~/data --dry-run"""
 
 
-def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     for name, text in (
         ("run", "train every combination of losses, networks, data, noise and seeds"),
         ("plan", "show what `run` would do, and do nothing"),
     ):
         run = _command(commands, name, "benchmark.run:run", text, _EXAMPLES if name == "run" else "")
+        run.usage = f"benchmark {name} [options]"
         run.set_defaults(dry_run=name == "plan")
         axes = run.add_argument_group("what is compared (each replaces that axis of the study)")
         axes.add_argument("--study", default=None, help="a built-in study or a YAML file (default: quick)")
@@ -132,7 +175,7 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         run.add_argument("--json", action="store_true", help="print the resulting table for machines")
 
 
-def _add_store(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_store(commands: argparse._SubParsersAction[_Parser]) -> None:
     listing = _command(commands, "list", "benchmark.inspect:list_things", "list the runs of a store, or what there is")
     things = ("runs", "losses", "backbones", "datasets", "noises", "studies", "recipes")
     listing.add_argument("what", nargs="?", default="runs", choices=things)
@@ -142,19 +185,23 @@ def _add_store(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.add_argument("--json", action="store_true", help="for machines")
 
 
-def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_data(commands: argparse._SubParsersAction[_Parser]) -> None:
     data = commands.add_parser("data", help="look at datasets", description="Look at datasets.")
     actions = data.add_subparsers(metavar="ACTION", required=True)
     listing = _command(actions, "list", "benchmark.datasets:list_datasets", "where to get each dataset, what is found")
     check = _command(actions, "check", "benchmark.datasets:check", "verify a dataset's files, and draw its points")
     check.add_argument("dataset", help="name, parameters in brackets")
     check.add_argument("--overlay", type=Path, help="where to draw images with their points (default: check_NAME.png)")
+    export = _command(actions, "export", "benchmark.datasets:export", "write synthetic crowds as image and JSON files")
+    export.add_argument("dataset", help="synthetic, parameters in brackets")
+    export.add_argument("folder", type=Path, help="where to")
+    export.set_defaults(data_root=None)
     for command in (listing, check):
         command.add_argument("--data-root", "--root", type=Path, dest="data_root", help="folder of the datasets")
         command.add_argument("--json", action="store_true", help="for machines")
 
 
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
     doctor = _command(commands, "doctor", "benchmark.inspect:doctor", "check this machine: versions, devices, data")
     doctor.add_argument("--data-root", type=Path, help="folder of the datasets")
     doctor.add_argument("--json", action="store_true", help="for machines")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from benchmark.names import Choice, check_known, parse_choice, split_choices
 from benchmark.recipes import RECIPES, recipe_for
-from benchmark.study import Exclusion, Study
+from benchmark.study import Match, Study
 from results.spec import RunSpec, Scalar
 
 __all__ = ["PlanError", "Planned", "Skipped", "plan", "variations"]
@@ -108,8 +108,11 @@ def _combine(study: Study, data_root: Path | None) -> Iterator[Planned | Skipped
     data_of = cache(lambda text: _dataset(parse_choice(text), data_root))
     network_of = cache(lambda text, reads: _network(parse_choice(text), reads, study))
     for dataset, level, network, loss in product(datasets, noises, networks, zoo):
+        matches = partial(_matches, {"loss": loss, "backbone": network, "dataset": dataset, "noise": level})
+        if study.only and not any(map(matches, study.only)):
+            continue
         resolved: list[Any] = []
-        reason = _excluded(study.exclude, loss, network, dataset, level)
+        reason = next((rule.reason for rule in study.exclude if matches(rule)), None)
         if reason is None:
             for found in (data_of(str(dataset)), network_of(str(network), losses.load(loss.name).reads)):
                 reason = reason or (found if isinstance(found, str) else None)
@@ -215,14 +218,13 @@ def _network(choice: Choice, reads: Literal["density", "points"], study: Study) 
     return _Network(head, stride, path.name if path else weights, digest, path)
 
 
-def _excluded(exclude: list[Exclusion], loss: Choice, network: Choice, dataset: Choice, noise: str) -> str | None:
-    """The reason of the first filter that a combination matches."""
-    names = {"loss": loss, "backbone": network, "dataset": dataset, "noise": noise}
-    for rule in exclude:
-        named = {axis: value for axis in names if (value := getattr(rule, axis)) is not None}
-        if all(value in (str(names[axis]), getattr(names[axis], "name", names[axis])) for axis, value in named.items()):
-            return rule.reason
-    return None
+def _matches(combination: Mapping[str, Choice | str], rule: Match) -> bool:
+    """Whether every axis that a rule names has the value it names; a bare name matches whatever its parameters."""
+    for axis, value in combination.items():
+        wanted = getattr(rule, axis)
+        if wanted is not None and wanted not in (str(value), getattr(value, "name", value)):
+            return False
+    return True
 
 
 def _known_params(choice: Choice, known: tuple[str, ...]) -> None:

@@ -20,9 +20,11 @@ from benchmark.plan import Planned, Skipped
 from reports.tables import CONSTANT, GROUP
 from results.store import State
 
-__all__ = ["Matrix", "comparison_tables", "console", "plan_tree", "runs_table"]
+__all__ = ["Matrix", "comparison_tables", "console", "plan_tree", "progress_console", "runs_table"]
 
 console = Console(highlight=False)
+progress_console = Console(highlight=False, stderr=True)
+"""Progress is no result: it never mixes with what `--json` prints."""
 
 _MARK = {"done": "[green]done[/]", "failed": "[red]failed[/]", "running": "[yellow]running[/]"}
 _MARK |= {"interrupted": "[yellow]interrupted[/]", "new": "to run"}
@@ -84,8 +86,8 @@ class Matrix:
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[note]}"),
             TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not console.is_terminal,
+            console=progress_console,
+            disable=not progress_console.is_terminal,
         )
         self._all = self._progress.add_task(f"[bold]all {len(labels)} runs[/]", total=float(len(labels)), note="")
 
@@ -109,7 +111,7 @@ class Matrix:
             self._note(index, f"testing {event['image']}")
         elif kind in ("done", "failed"):
             self._end(index, event)
-        if not console.is_terminal and time.monotonic() - self._spoke > self.heartbeat:
+        if not progress_console.is_terminal and time.monotonic() - self._spoke > self.heartbeat:
             done = sum(self.share) / len(self.share)
             self._say(f"{self.ended} of {len(self.labels)} runs ended, {done:.0%} of the work done")
 
@@ -140,7 +142,7 @@ class Matrix:
     def _say(self, text: str) -> None:
         self._spoke = time.monotonic()
         seconds = int(self._spoke - self._started)
-        console.print(f"[dim]{seconds // 60:3d}:{seconds % 60:02d}[/] {text}", soft_wrap=True)
+        progress_console.print(f"[dim]{seconds // 60:3d}:{seconds % 60:02d}[/] {text}", soft_wrap=True)
 
 
 def comparison_tables(table: pd.DataFrame) -> list[Table]:

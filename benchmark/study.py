@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from benchmark.names import UnknownNameError, suggest
 from results.spec import Recipe, Selection
 
-__all__ = ["Exclusion", "Study", "StudyError", "built_in", "load_study"]
+__all__ = ["Exclusion", "Match", "Study", "StudyError", "built_in", "load_study"]
 
 _MAX_BYTES = 1_000_000
 
@@ -28,14 +28,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Exclusion(_Strict):
-    """A filter: combinations whose every named axis matches are left out, with the reason shown."""
+class Match(_Strict):
+    """Combinations whose every named axis has this value: a name, or a name with its parameters."""
 
-    reason: str
     loss: str | None = None
     backbone: str | None = None
     dataset: str | None = None
     noise: str | None = None
+
+
+class Exclusion(Match):
+    """Combinations that are left out, with the reason that is shown."""
+
+    reason: str
 
 
 class Study(_Strict):
@@ -52,7 +57,8 @@ class Study(_Strict):
         budget: Trials of a tuned recipe, for every loss the same.
         head, stride, weights: Of the network; None lets the backbone choose.
         selections: Which weights are kept and measured; tables show the first.
-        exclude: Combinations to leave out.
+        only: If given, combinations that match none of these are no part of the study.
+        exclude: Combinations to leave out, shown with their reason.
     """
 
     title: str = ""
@@ -70,6 +76,7 @@ class Study(_Strict):
     stride: int | None = None
     weights: str | None = None
     selections: Annotated[list[Selection], Field(min_length=1)] = ["val"]
+    only: list[Match] = []
     exclude: list[Exclusion] = []
 
 

@@ -78,7 +78,7 @@ class Counter(BaseModel):
         """
         total, logged = super().parse_losses(losses)
         if total.device.type == "cpu" and not bool(torch.isfinite(total)):
-            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+            terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
             raise NonFiniteLossError(f"the loss is not finite: {terms}")
         return total, logged
 

@@ -8,6 +8,7 @@ import time
 import traceback
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -124,7 +125,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> None:
         ],
         visualizer={"type": "Visualizer", "vis_backends": _trackers(place.tracker)},
         randomness={"seed": job.spec.seed},
-        experiment_name=folder.run_id,
+        experiment_name=f"{folder.run_id}-{uuid4().hex[:6]}",  # the engine keeps its loggers by name
         default_scope="mmengine",
         log_level="INFO" if place.tracker else "WARNING",
     )

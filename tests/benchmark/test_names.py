@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.names import Choice, UnknownNameError, check_known, parse_choice, parse_scalar, split_choices, suggest
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
+    st.from_regex(r"[a-z]{3}_[a-z]{3}", fullmatch=True),
+)  # fmt: skip
+params = st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), values, max_size=4)
+
+
+@given(params)
+def test_spelling_is_read_back(table: dict[str, object]) -> None:
+    choice = Choice("pml", table)
+    assert parse_choice(str(choice)) == choice
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        assert parse_choice(text).name
+    except ValueError as error:
+        assert str(error)
+
+
+def test_values() -> None:
+    assert [parse_scalar(t) for t in ("2", "2.5", "1e-3", "true", "None", "l2")] == [2, 2.5, 1e-3, True, None, "l2"]
+
+
+def test_commas_inside_brackets_do_not_split() -> None:
+    found = split_choices(["pml[count_norm=l2,tau=2],bl", "l2"])
+    assert [str(choice) for choice in found] == ["pml[count_norm=l2,tau=2]", "bl", "l2"]
+
+
+@pytest.mark.parametrize("text", ["pml[", "pml[tau]", "pml[tau=1,tau=2]", "", "a b", "pml[a=b][c=d]"])
+def test_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected|twice"):
+        parse_choice(text)
+
+
+def test_suggestions() -> None:
+    assert suggest("dm_cout", ["pml", "dm_count"]) == " Did you mean dm_count?"
+    with pytest.raises(UnknownNameError, match="unknown recipe 'offical'. Did you mean official"):
+        check_known("recipe", "offical", ["shared", "official"])

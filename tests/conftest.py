@@ -1,0 +1,37 @@
+"""Where the tests find what the repository does not carry: golden values and real data. Absent, those tests skip."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", help="folder of golden <loss>_<case>.npz files (or set CROWD_GOLDEN)")
+    parser.addoption("--shared", help="folder with data/ and weights/ of real images (or set CROWD_SHARED)")
+
+
+def outside(config: pytest.Config, option: str, variable: str, default: Path) -> Path | None:
+    """The folder that an option, an environment variable or a default beside the repository names."""
+    chosen = config.getoption(option) or os.environ.get(variable)
+    if chosen and not Path(chosen).is_dir():
+        raise pytest.UsageError(f"{option} / {variable} names {chosen}, which is no folder")
+    return Path(chosen) if chosen else (default if default.is_dir() else None)
+
+
+@pytest.fixture(scope="session")
+def shared_dir(pytestconfig: pytest.Config) -> Path:
+    found = outside(pytestconfig, "--shared", "CROWD_SHARED", ROOT.parent / "shared")
+    if found is None:
+        pytest.skip("needs real data: pass --shared PATH or set CROWD_SHARED")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    torch.manual_seed(0)
