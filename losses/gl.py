@@ -1,0 +1,190 @@
+"""GL: the generalised loss, unbalanced optimal transport between a density map and points."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losses.base import CrowdLoss, Sample
+from losses.geometry import cell_axis
+from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles
+
+__all__ = ["GL"]
+
+_COSTS = ("perspective", "exp")
+_NORMS = ("l1", "l2")
+_NO_MASS = -1e5
+"""Log mass of a cell without any [code]."""
+_EXP_SCALE = 0.6
+"""The exp cost's length, in crop units [code]."""
+_LEAST_SCALE = 0.1
+"""Floor of the perspective cost's length, in crop units; only points four crops above the image reach it (ours)."""
+_FARTHEST = 10.0
+"""Cap of the cost's exponent, so that no cost is infinite; pairs inside the image stay below 2.9 (ours)."""
+_TRACE = 1e-6
+"""Density assumed in every cell of a map without any mass, for the potentials only (ours)."""
+
+
+class GL(CrowdLoss):
+    r"""Generalised loss (Wan, Liu and Chan, CVPR 2021).
+
+    Coordinates are divided by the size of the crop; d_i is the density of cell i, each point j has mass 1. With
+    potentials f (cells) and g (points) of entropic unbalanced transport (KL marginals of strength `reach`, entropy
+    `blur`, reached step by step with ratio `scaling`), all constant in the gradient, W(t) = (reach + blur / 2)
+    (1 - exp(-t / reach)) and the plan P_ij = d_i exp((f_i + g_j - C_ij) / blur), one image costs
+
+        emd     = sum_i d_i W(f_i) + sum_j W(g_j)
+        point   = tau * sum_j |sum_i P_ij - 1|
+        pixel   = tau * sum_i (const(sum_j P_ij) - d_i)^2
+        entropy = blur * mean_ij P_ij log P_ij
+
+    The cost of a pair at distance r is exp(r / (0.2 y + 0.5)) - 1, y the mean vertical coordinate of the pair
+    ("perspective"), or exp(r / 0.6) - 1 ("exp"). An image without people costs (1 + 2 tau) |sum d| [code].
+
+    `variant="official"` differs from `"paper"` as the released code does:
+
+    * Cell centres are half a cell too far right and down: ((c + 1) s, (r + 1) s).
+    * The entropy term is summed over the images of a batch, the others are averaged.
+
+    The logarithm gets P + 1e-20 in both. A map without any mass, where the formula's gradient is infinite, takes the
+    potentials of a map with 1e-6 in every cell (ours). The cost of heads crops away from the image is capped (ours).
+
+    Args:
+        tau: Weight of the marginal terms. Default 0.1 [code].
+        cost: `"perspective"` [code's default] or `"exp"`.
+        reach: Price of leaving mass behind. Default 0.5 [code].
+        blur: Strength of the entropy, in the units of the cost. Default 0.01 [code].
+        scaling: Ratio between successive strengths of the entropy on the way to `blur`. Default 0.5 [code].
+        point_norm: `"l1"` (default [paper, code]) or `"l2"` (squared).
+        pixel_norm: `"l2"` (squared, default [paper, code]) or `"l1"`.
+        crop_size: Pixels per unit of length, one scale for both axes so that distances stay isotropic. Default None:
+            the longer side of the image (ours; on the square crops of the paper the two agree).
+        variant: `"paper"` or `"official"`.
+        validate: See `CrowdLoss`.
+
+    Raises:
+        ValueError: If a parameter is out of range or unknown.
+    """
+
+    reference = "Wan, Liu and Chan, A Generalized Loss Function for Crowd Counting and Localization, CVPR 2021"
+    exact_gradient = False
+    main_weight = "tau"
+
+    def __init__(
+        self,
+        *,
+        tau: float = 0.1,
+        cost: str = "perspective",
+        reach: float = 0.5,
+        blur: float = 0.01,
+        scaling: float = 0.5,
+        point_norm: str = "l1",
+        pixel_norm: str = "l2",
+        crop_size: float | None = None,
+        variant: str = "paper",
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__(variant=variant, validate=validate)
+        if not 0 <= tau < math.inf:
+            raise ValueError(f"tau must be finite and at least 0; found {tau!r}")
+        for name, value in (("reach", reach), ("blur", blur), ("crop_size", crop_size)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be finite and positive; found {value!r}")
+        if not 0 < scaling < 1:
+            raise ValueError(f"scaling must lie between 0 and 1; found {scaling!r}")
+        for name, choice, known in (
+            ("cost", cost, _COSTS),
+            ("point_norm", point_norm, _NORMS),
+            ("pixel_norm", pixel_norm, _NORMS),
+        ):
+            if choice not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; found {choice!r}")
+        self.tau = tau
+        self.cost = cost
+        self.reach = reach
+        self.blur = blur
+        self.scaling = scaling
+        self.point_norm = point_norm
+        self.pixel_norm = pixel_norm
+        self.crop_size = crop_size
+
+    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
+        """The terms emd, point, pixel and entropy of one image."""
+        density = sample.density.flatten()
+        if len(sample.points) == 0:
+            total = density.sum().abs()
+            return {"emd": total, "point": self.tau * total, "pixel": self.tau * total, "entropy": total * 0}
+        cost, diameter = self._geometry(sample)
+        g, f = self._potentials(cost, density.detach(), diameter)
+        # From here on the cost's memory holds the plan per unit of density.
+        kernel, entropy, slope = self._kernel_(cost, f, g, density.detach())
+        emd = (density * self._marginal(f)).sum() + self._marginal(g).sum()
+        point = kernel @ density - 1
+        pixel = kernel.sum(0) * density.detach() - density
+        return {
+            "emd": emd,
+            "point": self.tau * _norm(point, self.point_norm),
+            "pixel": self.tau * _norm(pixel, self.pixel_norm),
+            "entropy": self.blur * (entropy + ((density - density.detach()) * slope).sum()),
+        }
+
+    def reduce(self, name: str, values: Tensor) -> Tensor:
+        """The mean over images; the official entropy is summed."""
+        return values.sum() if self.official and name == "entropy" else values.mean()
+
+    def _geometry(self, sample: Sample) -> tuple[Tensor, float]:
+        """The cost (n, h * w), and the diagonal of the box around all cells and points: the first entropy strength."""
+        size = self.crop_size or max(sample.image_size)
+        points = sample.points / size
+        offset = 1.0 if self.official else 0.5
+        ys, xs = (cell_axis(k, sample.stride, points, offset=offset) / size for k in sample.density.shape)
+        dy = ys - points[:, 1:2]
+        dx = xs - points[:, 0:1]
+        distance = (dy.square().unsqueeze(2) + dx.square().unsqueeze(1)).sqrt_()
+        if self.cost == "perspective":
+            distance.div_((0.1 * (ys + points[:, 1:2]) + 0.5).clamp_(min=_LEAST_SCALE).unsqueeze(2))
+        else:
+            distance.div_(_EXP_SCALE)
+        # Inside the box of cells only its corners matter, so two of them and the points span the same box.
+        corners = torch.stack([torch.stack([xs[0], ys[0]]), torch.stack([xs[-1], ys[-1]])])
+        everything = torch.cat([corners, points])
+        box = everything.amax(0) - everything.amin(0)
+        return distance.clamp_(max=_FARTHEST).expm1_().flatten(1), float(torch.linalg.vector_norm(box))
+
+    def _potentials(self, cost: Tensor, density: Tensor, diameter: float) -> tuple[Tensor, Tensor]:
+        """The potentials over points (n,) and cells (h * w,)."""
+        mass = torch.where((density > 0).any(), density, torch.full_like(density, _TRACE))
+        log_mass = torch.where(mass > 0, mass.log(), torch.full_like(mass, _NO_MASS))
+        schedule = epsilon_schedule(max(diameter, self.blur), self.blur, self.scaling)
+        return annealed(cost, torch.zeros_like(cost[:, 0]), log_mass, schedule, reach=self.reach)
+
+    def _marginal(self, potential: Tensor) -> Tensor:
+        """W(t), the dual cost of a potential under KL marginals."""
+        return -(self.reach + self.blur / 2) * torch.expm1(-potential / self.reach)
+
+    @torch.no_grad()
+    def _kernel_(self, cost: Tensor, f: Tensor, g: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turns the cost, in place, into the plan per unit of density, and takes its entropy on the way.
+
+        Returns:
+            kernel: (n, m), exp((f_i + g_j - C_ij) / blur).
+            entropy: Mean of P log P.
+            slope: (m,), its derivative in the density at constant kernel.
+        """
+        total = cost.new_zeros(())
+        slope = torch.empty_like(density)
+        for part in tiles(cost.shape[1], cost.shape[0], cost):
+            kernel = safe_exp_(torch.sub(g.unsqueeze(1) + f[part], cost[:, part]).div_(self.blur))
+            cost[:, part] = kernel
+            plan = (kernel * density[part]).add_(1e-20)
+            log_plan = plan.log()
+            total += (plan * log_plan).sum()
+            slope[part] = (log_plan.add_(1) * kernel).sum(0)
+        return cost, total / cost.numel(), slope / cost.numel()
+
+
+def _norm(difference: Tensor, norm: str) -> Tensor:
+    """The 1-norm, or the square of the 2-norm."""
+    return difference.abs().sum() if norm == "l1" else difference.square().sum()

@@ -1,0 +1,249 @@
+"""Transport against POT, scipy, direct formulas and known answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import ot
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from losses import transport
+from losses.transport import annealed, balanced, epsilon_schedule, floored_rounds, softmin, squared_distance
+
+SINKHORN = ("pot", "stabilised")
+
+
+def problem(
+    n: int = 12, side: int = 8, stride: int = 8, *, empty: float = 0.3, reach: float = 1.0, dtype=torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cost, point masses and cell masses; a share of cells is empty, all points lie in the first share of the image."""
+    points = torch.rand(n, 2, dtype=dtype) * side * stride * reach
+    b = (torch.rand(side * side, dtype=dtype) - empty).clamp(min=0)
+    return squared_distance(points, (side, side), stride), torch.full((n,), 1 / n, dtype=dtype), b / b.sum()
+
+
+def plan_of(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, reg: float) -> Tensor:
+    return a[:, None] * b * torch.exp((f[:, None] + g - cost) / reg)
+
+
+def objective(plan: Tensor, cost: Tensor, a: Tensor, b: Tensor, reg: float) -> float:
+    """<P, C> + reg KL(P | a b^T), from the definition."""
+    some = plan > 0
+    reference = (a[:, None] * b)[some]
+    return float((plan * cost).sum() + reg * (plan[some] * (plan[some] / reference).log()).sum())
+
+
+# --- softmin ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (300, 5), (70, 131)])
+def test_softmin_is_logsumexp_whatever_the_tiles(monkeypatch, dim, shape):
+    monkeypatch.setattr(transport, "_CPU_TILE", 256)
+    cost = torch.rand(shape, dtype=torch.float64) * 1e4
+    weight = torch.randn(shape[dim], dtype=torch.float64) * 100
+    expected = -3 * torch.logsumexp(weight.unsqueeze(1 - dim) - cost / 3, dim)
+    torch.testing.assert_close(softmin(cost, weight, 3.0, dim=dim), expected, rtol=1e-13, atol=1e-9)
+
+
+def test_softmin_tends_to_the_minimum():
+    cost = torch.rand(20, 30, dtype=torch.float64)
+    torch.testing.assert_close(softmin(cost, torch.zeros(20).double(), 1e-6, dim=0), cost.amin(0), rtol=0, atol=1e-5)
+
+
+# --- balanced --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("iterations", [1, 2, 11, 57, 100])
+@pytest.mark.parametrize("reach", [0.1, 1.0])
+def test_stabilised_makes_the_same_rounds_as_pot(dtype, iterations, reach):
+    cost, a, b = problem(20, 16, reach=reach, dtype=dtype)
+    pot, fast = (balanced(cost, a, b, solver=s, reg=10.0, iterations=iterations) for s in SINKHORN)
+    scale = float(pot.g.abs().max())
+    digits = 1e-12 if dtype == torch.float64 else 3e-6
+    torch.testing.assert_close(fast.f, pot.f, rtol=0, atol=digits * scale)
+    torch.testing.assert_close(fast.g, pot.g, rtol=0, atol=digits * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_stabilised_survives_what_underflows(dtype):
+    """A cluster 5,000 pixels from most mass: plain kernels are zero there even in float64."""
+    cost, a, b = problem(20, 16, 400, reach=0.05, dtype=dtype)
+    pot, fast = (balanced(cost, a, b, solver=s, reg=10.0, iterations=60) for s in SINKHORN)
+    assert float((-cost / 10).exp().sum(0).min()) == 0
+    digits = 1e-12 if dtype == torch.float64 else 3e-6
+    torch.testing.assert_close(fast.g, pot.g, rtol=0, atol=digits * float(pot.g.abs().max()))
+
+
+def test_solvers_stop_when_converged(monkeypatch):
+    rounds: list[int] = []
+    scale = transport._scale
+    monkeypatch.setattr(transport, "_scale", lambda *args: rounds.append(out := scale(*args)) or out)
+    cost, a, b = problem()
+    balanced(cost, a, b, solver="stabilised", reg=1e4, iterations=10_000)
+    assert rounds[-1][2], "converged"
+    assert rounds[-1][1] < 100
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-4, 1e-6])
+def test_stabilised_stops_at_the_same_round_as_pot(tolerance):
+    cost, a, b = problem()
+    options = {"reg": 100.0, "iterations": 10_000, "tolerance": tolerance}
+    pot, fast = (balanced(cost, a, b, solver=s, **options) for s in SINKHORN)
+    torch.testing.assert_close(fast.f, pot.f, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", SINKHORN)
+def test_balanced_solves_the_entropic_problem(solver):
+    cost, a, b = problem()
+    f, g = balanced(cost, a, b, solver=solver, reg=100.0, iterations=5000, tolerance=1e-14)
+    plan = plan_of(cost, a, b, f, g, 100.0)
+    torch.testing.assert_close(plan.sum(0), b, rtol=0, atol=1e-12)
+    torch.testing.assert_close(plan.sum(1), a, rtol=0, atol=1e-12)
+    reference = torch.as_tensor(
+        ot.sinkhorn(a.numpy(), b.numpy(), cost.numpy(), 100.0, method="sinkhorn", numItermax=20_000, stopThr=1e-14)
+    )
+    torch.testing.assert_close(plan, reference, rtol=0, atol=1e-12)
+    assert float(f @ a + g @ b) == pytest.approx(objective(reference, cost, a, b, 100.0), rel=1e-10)
+
+
+@pytest.mark.parametrize("solver", SINKHORN)
+def test_dual_of_an_empty_cell_is_the_limit_of_a_vanishing_mass(solver):
+    cost, a, b = problem()
+    hole = int((b == 0).nonzero()[0])
+    _, g = balanced(cost, a, b, solver=solver, reg=50.0, iterations=5000)
+    nearly = b.clone()
+    nearly[hole] = 1e-9
+    _, limit = balanced(cost, a, nearly / nearly.sum(), solver=solver, reg=50.0, iterations=5000)
+    # Potentials are only defined up to a constant.
+    torch.testing.assert_close(g - g @ b, limit - limit @ b, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 9))
+def test_exact_is_the_assignment_for_equal_masses(seed, n):
+    torch.manual_seed(seed)
+    points = torch.rand(n, 2, dtype=torch.float64) * 64
+    cost = squared_distance(points, (8, 8), 8)
+    b = torch.zeros(64, dtype=torch.float64)
+    b[torch.randperm(64)[:n]] = 1 / n
+    a = torch.full((n,), 1 / n, dtype=torch.float64)
+    f, g = balanced(cost, a, b, solver="exact", reg=1.0, iterations=1)
+    filled = cost[:, b > 0].numpy()
+    row, column = linear_sum_assignment(filled)
+    assert float(f @ a + g @ b) == pytest.approx(filled[row, column].mean(), rel=1e-9)
+    assert bool((f[:, None] + g <= cost + 1e-9).all()), "dual feasible in every cell, empty ones too"
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), reg=st.sampled_from([30.0, 100.0, 1000.0]))
+def test_entropic_value_lies_between_exact_and_exact_plus_reg_log_n(seed, reg):
+    torch.manual_seed(seed)
+    cost, a, b = problem(7, 6)
+    value = {s: balanced(cost, a, b, solver=s, reg=reg, iterations=3000) for s in ("stabilised", "exact")}
+    entropic, exact = (float(f @ a + g @ b) for f, g in value.values())
+    assert exact - 1e-6 * exact <= entropic <= exact + reg * math.log(7)
+
+
+def test_known_permutation():
+    """Points one cell to the right of the mass: every unit moves 8 pixels."""
+    points = torch.tensor([[12.0, 4.0], [12.0, 60.0], [36.0, 28.0]], dtype=torch.float64)
+    b = torch.zeros(8, 8, dtype=torch.float64)
+    b[[0, 7, 3], [0, 0, 3]] = 1 / 3
+    cost, a = squared_distance(points, (8, 8), 8), torch.full((3,), 1 / 3, dtype=torch.float64)
+    for solver in ("exact", *SINKHORN):
+        f, g = balanced(cost, a, b.flatten(), solver=solver, reg=1.0, iterations=100)
+        # Sinkhorn in the KL form adds reg KL(P | a b^T) = log 3 for a permutation of three.
+        entropy = 0 if solver == "exact" else math.log(3)
+        assert float(f @ a + g @ b.flatten()) == pytest.approx(64 + entropy, rel=1e-9)
+
+
+# --- DM-Count's rounds -----------------------------------------------------------------------------------------------
+
+
+def naive_rounds(points: Tensor, mass: Tensor, stride: int, reg: float, scale: float, iterations: int) -> np.ndarray:
+    """The rounds from their formula, on the full kernel."""
+    kernel = np.exp(-scale * squared_distance(points, tuple(mass.shape), stride).numpy() / reg)
+    a, b = 1 / len(points), mass.flatten().numpy()
+    u, v = np.full(len(points), a), np.zeros_like(b)
+    for done in range(1, iterations + 1):
+        v = b / (kernel.T @ u + 1e-16)
+        u = a / (kernel @ v + 1e-16)
+        if done % 10 == 0 and ((b - v * (kernel.T @ u)) ** 2).sum() <= 1e-9:
+            break
+    return reg * np.log(v + 1e-16)
+
+
+@pytest.mark.parametrize(("reg", "scale"), [(10.0, 1.0), (0.1, (2 / 96) ** 2), (2.0, (2 / 96) ** 2)])
+@pytest.mark.parametrize("iterations", [1, 9, 10, 100])
+def test_floored_rounds_follow_the_formula(reg, scale, iterations):
+    points = torch.rand(15, 2, dtype=torch.float64) * torch.tensor([64.0, 96.0])
+    mass = (torch.rand(12, 8, dtype=torch.float64) - 0.2).clamp(min=0)
+    mass /= mass.sum()
+    found = floored_rounds(points, mass, 8, reg=reg, scale=scale, iterations=iterations)
+    expected = naive_rounds(points, mass, 8, reg, scale, iterations)
+    torch.testing.assert_close(found.flatten(), torch.from_numpy(expected), rtol=1e-10, atol=1e-10)
+
+
+def test_floored_rounds_are_pots_where_the_floor_does_not_matter():
+    """Normalised coordinates: POT's plain Sinkhorn works there, and the duals agree up to a constant."""
+    points = torch.rand(15, 2, dtype=torch.float64) * 64
+    mass = torch.rand(8, 8, dtype=torch.float64) + 0.05
+    mass /= mass.sum()
+    scale = (2 / 64) ** 2
+    found = floored_rounds(points, mass, 8, reg=0.5, scale=scale, iterations=100).flatten()
+    cost = squared_distance(points, (8, 8), 8).mul_(scale)
+    a = np.full(15, 1 / 15)
+    _, log = ot.sinkhorn(mass.flatten().numpy(), a, cost.T.numpy(), 0.5, log=True, numItermax=5000, stopThr=1e-12)
+    expected = 0.5 * torch.from_numpy(log["u"]).log()
+    # The official test of convergence stops at a squared error of 1e-9.
+    torch.testing.assert_close(found - found.mean(), expected - expected.mean(), rtol=0, atol=2e-3)
+
+
+def test_floor_is_the_dual_of_empty_and_of_unreachable_cells():
+    mass = torch.zeros(64, 64, dtype=torch.float64)
+    mass[0, 0], mass[63, 63] = 0.5, 0.5
+    beta = floored_rounds(torch.tensor([[4.0, 4.0]]).double(), mass, 8, reg=10.0, scale=1.0, iterations=100)
+    assert float(beta[5, 5]) == pytest.approx(10 * math.log(1e-16))
+    assert float(beta[63, 63]) == pytest.approx(10 * math.log(0.5 / 1e-16))
+
+
+# --- annealed --------------------------------------------------------------------------------------------------------
+
+
+def test_epsilon_schedule():
+    assert epsilon_schedule(1.0, 0.2, 0.5) == [1.0, 1.0, 0.5, 0.25, 0.2]
+    assert epsilon_schedule(1.0, 0.25, 0.5) == [1.0, 1.0, 0.5, 0.25]
+    assert epsilon_schedule(0.1, 0.1, 0.5) == [0.1, 0.1]
+    for bad in ((0.0, 0.1, 0.5), (1.0, 0.0, 0.5), (1.0, 0.1, 1.0), (1.0, 0.1, 0.0)):
+        with pytest.raises(ValueError, match="0 < ratio < 1"):
+            epsilon_schedule(*bad)
+
+
+@pytest.mark.parametrize("reach", [0.1, 0.5, 5.0])
+def test_annealed_is_pots_unbalanced_solution(reach):
+    """POT's reg KL(P | a b^T) + reg_m (KL(P 1 | a) + KL(P^T 1 | b)) is the same problem; both run to convergence."""
+    a = torch.rand(9, dtype=torch.float64) + 0.1
+    b = torch.rand(14, dtype=torch.float64) * 2
+    cost = torch.rand(9, 14, dtype=torch.float64)
+    schedule = epsilon_schedule(1.0, 0.05, 0.5) + [0.05] * 2000
+    f, g = annealed(cost, a.log(), b.log(), schedule, reach=reach)
+    reference = ot.unbalanced.sinkhorn_unbalanced(
+        a.numpy(), b.numpy(), cost.numpy(), 0.05, reach, numItermax=50_000, stopThr=1e-15
+    )
+    torch.testing.assert_close(plan_of(cost, a, b, f, g, 0.05), torch.from_numpy(reference), rtol=1e-8, atol=1e-10)
+
+
+def test_annealed_without_reach_is_balanced_transport():
+    cost, a, b = problem(empty=0.0)
+    cost /= 64**2
+    f, g = annealed(cost, a.log(), b.log(), epsilon_schedule(2.0, 0.05, 0.5) + [0.05] * 500)
+    reference = ot.sinkhorn(a.numpy(), b.numpy(), cost.numpy(), 0.05, numItermax=10_000, stopThr=1e-14)
+    torch.testing.assert_close(plan_of(cost, a, b, f, g, 0.05), torch.from_numpy(reference), rtol=1e-7, atol=1e-12)
