@@ -223,18 +223,23 @@ def test_a_bad_image_fails_its_run_and_no_other(tmp_path: Path, capsys: pytest.C
     assert all(broken.name in reason for reason in printed["failed"].values())
 
 
-def test_ctrl_c_leaves_everything_resumable(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interruption_leaves_everything_resumable(root: Path, tmp_path: Path, number: int) -> None:
+    """Ctrl-C, a termination, and a death that cannot be noticed but by the workers it leaves behind."""
     words = arguments(root, tmp_path / "runs", "--losses", "pml", "--epochs", "400", "-j", "1")
     process = subprocess.Popen([sys.executable, "-m", "benchmark", *words], env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         deadline = time.monotonic() + 90
         while not list((tmp_path / "runs").glob("*/work/checkpoint.pth")) and time.monotonic() < deadline:
             time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        process.send_signal(number)
+        assert process.wait(30) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     finally:
         process.kill()
     (folder,) = Store(tmp_path / "runs").runs()
+    deadline = time.monotonic() + 30
+    while folder.state() == "running" and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert folder.state() == "interrupted"
     assert (folder.work / "checkpoint.pth").is_file()
 
