@@ -22,7 +22,10 @@ def main() -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print belongs to the log
 
     def report(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
+        try:
+            events.write(json.dumps(event) + "\n")
+        except BrokenPipeError:  # whoever started this process is gone: end as after Ctrl-C
+            raise KeyboardInterrupt from None
 
     from runners.execute import execute
     from runners.job import Job

@@ -49,7 +49,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str], on_event: OnEvent) -> No
     waiting = list(enumerate(jobs))
     free = list(range(len(slots)))
     running: dict[int, _Running] = {}
-    with _stopped_at_end(running):
+    with _interruptible(), _stopped_at_end(running):
         while waiting or running:
             while waiting and free:
                 index, job = waiting.pop(0)
@@ -112,6 +112,24 @@ def _pass_on(process: subprocess.Popen[str], index: int, events: queue.Queue[Any
         except ValueError:
             continue  # a line torn by the death of its process
     events.put((index, None))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets a termination or a closed terminal end the block like Ctrl-C, in good order."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
