@@ -53,6 +53,7 @@ class _Network(NamedTuple):
 
     head: str
     stride: int
+    output: str
     weights: str
     weights_hash: str
     path: Path | None
@@ -98,7 +99,7 @@ def _combine(study: Study, data_root: Path | None) -> Iterator[Planned | Skipped
     networks = split_choices(study.backbones)
     for choice in networks:
         backbones.load(choice.name)
-        _known_params(choice, ("head", "stride", "weights"))
+        _known_params(choice, ("head", "stride", "weights", "output"))
     datasets = split_choices(study.datasets)
     for choice in datasets:
         data.check_params(choice.name, choice.params)
@@ -138,6 +139,7 @@ def _planned(
         backbone=backbone,
         head=network.head,
         stride=network.stride,
+        output=network.output,
         weights=network.weights,
         weights_hash=network.weights_hash,
         dataset=dataset,
@@ -205,6 +207,8 @@ def _network(choice: Choice, reads: Literal["density", "points"], study: Study) 
     stride = usual if stride is None else stride
     if not isinstance(stride, int):
         raise PlanError(f"stride of {choice} must be an integer; found {stride!r}")
+    output = str(choice.params.get("output", backbones.OUTPUTS[0]))
+    check_known(f"output of {choice.name}", output, backbones.OUTPUTS)
     reason = backbones.fits(choice.name, head, stride, reads)
     if reason is not None:
         return reason
@@ -215,7 +219,7 @@ def _network(choice: Choice, reads: Literal["density", "points"], study: Study) 
     if digest == "none":
         weights = "none"
     path = Path(weights).resolve() if weights not in ("none", "imagenet") else None
-    return _Network(head, stride, path.name if path else weights, digest, path)
+    return _Network(head, stride, output, path.name if path else weights, digest, path)
 
 
 def _matches(combination: Mapping[str, Choice | str], rule: Match) -> bool:

@@ -78,7 +78,7 @@ class RunSpec(_Frozen):
 
     Attributes:
         loss, loss_params, loss_version: The loss, every constructor argument with its value, its mathematics' version.
-        backbone, head, stride: The network.
+        backbone, head, stride, output: The network; `output` is what makes its density non-negative.
         weights, weights_hash: Where its features start: `none`, `imagenet` or a file's name, and the content's hash.
         dataset, dataset_params, dataset_hash: The images, how they are read, and the hash of their content.
         noise, noise_seed: What was done to the training labels.
@@ -93,6 +93,7 @@ class RunSpec(_Frozen):
     backbone: str
     head: str
     stride: PositiveInt
+    output: str
     weights: str
     weights_hash: str
     dataset: str

@@ -55,7 +55,9 @@ def network(spec: RunSpec, place: Place, *, pretrained: bool = True) -> nn.Modul
                 f"the weights {weights} have the hash {found}, planned was {spec.weights_hash}; plan again"
             )
     reads = losses.load(spec.loss).reads
-    return backbones.build_counter(spec.backbone, head=spec.head, stride=spec.stride, reads=reads, weights=weights)
+    return backbones.build_counter(
+        spec.backbone, head=spec.head, stride=spec.stride, reads=reads, weights=weights, output=spec.output
+    )
 
 
 def loss(spec: RunSpec) -> CrowdLoss:

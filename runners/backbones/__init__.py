@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Reads = Literal["density", "points"]
 
-__all__ = ["build_counter", "defaults", "fits", "load", "names", "weights_hash"]
+__all__ = ["HEADS", "OUTPUTS", "build_counter", "defaults", "fits", "load", "names", "weights_hash"]
 
 TIMM = "timm:"
 _SUPPORT = frozenset({"features", "heads", "network", "spec", "weights"})
@@ -205,7 +205,7 @@ def _build_head(spec: Backbone, head: str, stride: int, output: str) -> Any:
         return NativeHead(channels, _resolve(spec.native)(*channels.values()), stride, **options)
     if spec.width is not None:
         options["width"] = spec.width
-    if head == "pml":
+    if head != "bl":
         options["norm"] = spec.norm
     return {"bl": BayesianHead, "pml": PyramidHead, "points": PointHead}[head](channels, stride, **options)
 

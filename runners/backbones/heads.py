@@ -73,6 +73,14 @@ def normal_init(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+def start_small(layer: nn.Conv2d) -> None:
+    """Divides the weights of a last layer by 100 and zeroes its bias [PML's code]."""
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight /= 100
+        layer.bias.zero_()
+
+
 class Fusion(nn.Module):
     """Sum of feature maps after a 1 x 1 convolution each, at one stride: the top-down path of an FPN.
 
@@ -165,9 +173,7 @@ class PyramidHead(nn.Module):
         self.output = NonNegative(output)
         for layer in self.decode:
             nn.init.zeros_(layer[0].bias)
-        with torch.no_grad():
-            self.shuffle[0].weight /= 100
-            self.shuffle[0].bias.zero_()
+        start_small(self.shuffle[0])
 
     def forward(self, maps: Mapping[int, Tensor]) -> Tensor:
         """Stride -> (B, C, h, w) maps in, density (B, 1, H / stride, W / stride) out."""
@@ -179,23 +185,27 @@ class PointHead(nn.Module):
 
     Published: FPN of 256 channels, stride 8, offsets = 100 x regression. Of its FPN only what reaches the map that is
     read is built. Ours (not stated by our sources): bilinear upsampling in the FPN; two 3 x 3 ReLU layers and a 3 x 3
-    output in each branch; other widths and strides.
+    output in each branch, the last weights of the offsets divided by 100 and their bias 0, so that proposals start at
+    their anchors; other widths and strides; batch norm and ReLU in the FPN with `norm`.
 
     Args:
         channels: Stride -> channels of the maps to read.
         stride: Input pixels per cell of proposals.
         width: Channels of the FPN and the branches.
+        norm: Batch norm in the FPN.
     """
 
     PROPOSALS = 4
     REACH = 100.0
     """Pixels per unit of the regression [P2PNet's code]."""
 
-    def __init__(self, channels: Mapping[int, int], stride: int, width: int = 256) -> None:
+    def __init__(self, channels: Mapping[int, int], stride: int, width: int = 256, norm: bool = False) -> None:
         super().__init__()
         self.stride = stride
-        self.fuse = nn.Sequential(Fusion(channels, width, stride), nn.Conv2d(width, width, 3, padding=1))
+        smooth = conv3(width, width, norm=True) if norm else nn.Conv2d(width, width, 3, padding=1)
+        self.fuse = nn.Sequential(Fusion(channels, width, stride, norm), smooth)
         self.offsets = self._branch(width)
+        start_small(self.offsets[-1])
         self.logits = self._branch(width)
 
     def _branch(self, width: int) -> nn.Sequential:

@@ -46,7 +46,7 @@ class Backbone:
         adapt: Changes the network after its weights are loaded; called with it and the strides that are read.
         native: `module:Class` of the backbone's own head, called with the channels of the map it reads.
         width: Channels of the head, for light backbones (ours). None: as published.
-        norm: Batch norm in the fusion of the PML head, as published for HRNet.
+        norm: Batch norm where the pml or points head fuses maps; published for HRNet with the PML head.
         multiple: The network itself needs sides that are multiples of this, whatever maps are read.
     """
 

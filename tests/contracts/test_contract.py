@@ -180,7 +180,7 @@ def test_twenty_thousand_points(name: str, variant: str) -> None:
     """A crowd of the largest size in the datasets, on a small map."""
     size = (256, 256)
     params = {"iterations": 5} if name == "dm_count" else {}  # 100 rounds are a matter of time, not of size
-    finite(*score(name, variant, predict(name, size, stride=16, total=2e4), [scatter(20_000, size)], size, **params))
+    finite(*score(name, variant, predict(name, size, stride=32, total=2e4), [scatter(20_000, size)], size, **params))
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)

@@ -21,7 +21,9 @@ def check(loss: losses.CrowdLoss, prediction: Prediction, points: list[torch.Ten
     def value(*tensors: torch.Tensor) -> torch.Tensor:
         return loss(prediction._replace(**dict(zip(names, tensors, strict=True))), Target(points, SIZE))["loss"]
 
-    assert torch.autograd.gradcheck(value, tuple(inputs(prediction).values()), eps=1e-6, atol=1e-5, rtol=1e-4)
+    assert torch.autograd.gradcheck(
+        value, tuple(inputs(prediction).values()), eps=1e-6, atol=1e-5, rtol=1e-4, fast_mode=True
+    )
 
 
 def dense(name: str, batch: int = 2) -> Prediction:

@@ -43,9 +43,10 @@ def test_every_component_is_compared(golden_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("family", golden.FAMILIES)
-def test_a_wrong_loss_would_be_noticed(golden_folder: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_loss_would_be_noticed(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness itself: an error of 1e-4 in value, components and gradient must show in each of them."""
-    case = next(golden.Case(p) for p in golden.files(golden_folder) if p.stem.startswith(f"{family}_"))
+    paths = [path for path in golden.files(BUNDLED) if path.stem.startswith(f"{family}_")]
+    case = golden.Case(min(paths, key=lambda path: path.stat().st_size))
     right = golden.run(case, DTYPES["float64"])
     off = 1 + 1e-4
     wrong = golden.Outcome(

@@ -71,7 +71,7 @@ def test_tiles_are_cut_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_points_on_a_circle(dtype: torch.dtype) -> None:
-    """All of 24 integer points are exactly 65 pixels from the centre of cell (8, 8): the lowest index owns it."""
+    """36 integer points are exactly 65 pixels from the centre of cell (8, 8): the lowest index owns it."""
     circle = [(x, y) for x in range(-65, 66) for y in range(-65, 66) if x * x + y * y == 65 * 65]
     assert len(circle) == 36
     points = torch.tensor(circle, dtype=dtype).flip(0) + 68

@@ -19,7 +19,7 @@ from results.store import Store, StoreError
 def spec(**changes: object) -> RunSpec:
     fields: dict[str, object] = {
         "loss": "pml", "loss_params": {"tau": 1.0}, "loss_version": 1, "backbone": "mcnn", "head": "native",
-        "stride": 4, "weights": "none", "weights_hash": "none", "dataset": "folder", "dataset_params": {},
+        "stride": 4, "output": "abs", "weights": "none", "weights_hash": "none", "dataset": "folder", "dataset_params": {},
         "dataset_hash": "0", "noise": "none", "noise_seed": 0, "recipe": Recipe(), "seed": 0,
     }  # fmt: skip
     return RunSpec.model_validate(fields | changes)
