@@ -1,0 +1,215 @@
+"""NoiseCC: modeling noisy annotations (Wan, Chan, NeurIPS 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from losses.base import CrowdLoss, Sample, check_number
+from losses.bl import expected_counts
+from losses.geometry import axis_gaussians, cell_centres, nearest_point, wide
+
+__all__ = ["NoiseCC"]
+
+_MOST_CELLS = 100
+"""Most cells whose correlations are kept [code]."""
+_RIDGE = 1e-10
+"""Added to the variances before the correlation is inverted, and the diagonal of that correlation [code]."""
+_LEAST_MASS = 1e-12
+"""Below this the mean of an image is not rescaled: all its heads lie far outside (ours)."""
+
+
+class NoiseCC(CrowdLoss):
+    r"""Likelihood of the density under annotation noise: where heads are uncertain, so is the map.
+
+    If each head is annotated with Gaussian noise of variance a = alpha^2 and drawn as a Gaussian of variance
+    s = sigma^2, the density of a cell has, with G(x; v) the 2-D Gaussian density, per square pixel
+
+        mean        mu_i = sum_k w_k m_k(i),                             m_k(i) = G(x_i - y_k; a + s)
+        covariance  C_ij = sum_k [ G(x_i - x_j; 2s) G((x_i + x_j)/2 - y_k; a + s/2)  -  m_k(i) m_k(j) ]
+        variance    v_i  = C_ii + G(D_i; a + s/2) / (4 pi s) + floor
+
+    where D_i = S background_ratio exp(-r_i / sqrt(a + s)) is the distance of a background dummy from the cell, r_i that
+    of the nearest head, and S the shorter side of the whole image. The moments are rescaled so that sum mu is the
+    number n of heads. The loss is the negative log-likelihood without its constants; correlations are kept among the
+    M cells of largest variance only (those before a share `ratio` of all variance is reached, and at most 100):
+
+        loss = weight / 2 [ sum_{i not in M} (d_i - mu_i)^2 / v_i  +  r' C_MM^-1 r ],         r = (d - mu)_M
+
+    with v + 1e-10 [code] on the diagonal of C_MM. The terms are `diagonal`, the first sum over *all* cells, as if they
+    were independent, and `correlation`, the rest. With `regularizer` there is a term `counts`,
+
+        sum_k |w_k - sum_i q_k(i) d_i|  +  sum_i q_0(i) d_i
+
+    with the posteriors of the Bayesian loss (see `BL`) at variance a + s and the dummy above as the background.
+
+    An image without people costs |sum d|, unweighted [code]: the term `empty`.
+
+    Differences of `variant="official"` (released code, commit c3f66b6):
+        * C_MM has an extra sum_k G(x_i - x_j; 2s), and its first two sums run over the heads of the whole batch: the
+          images of a batch are coupled. Such a matrix is no covariance: the loss is **unbounded below**. (The authors
+          train with one image a batch.)
+        * The correlation enters as the Woodbury correction -r' (V C^-1 V + V)^-1 r with the diagonal of C set to 1e-10.
+
+    Args:
+        alpha: Standard deviation of the annotation noise, default 8 pixels [code].
+        sigma: Standard deviation of the kernel, default 8 pixels [code].
+        background: Whether the dummy adds variance, default True [code]. Without it the variance is `floor` far from
+            all heads, and the loss explodes there.
+        background_ratio: Default 0.15 [code].
+        ratio: Share of the variance whose correlations are kept, default 0.6 [code].
+        floor: Least variance, default 1e-14 [code].
+        add_floor: Whether `floor` is added (default [code]) or variances are clamped to it.
+        weight: Default 0.01 [code].
+        regularizer: Whether the term `counts` is on, default False [code].
+        variant: See `CrowdLoss`.
+        validate: See `CrowdLoss`.
+
+    Raises:
+        ValueError, TypeError: If a parameter is out of range.
+    """
+
+    reference: ClassVar[str] = "Wan, Chan: Modeling Noisy Annotations for Crowd Counting, NeurIPS 2020"
+    main_weight: ClassVar[str | None] = "alpha"
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 8.0,
+        sigma: float = 8.0,
+        background: bool = True,
+        background_ratio: float = 0.15,
+        ratio: float = 0.6,
+        floor: float = 1e-14,
+        add_floor: bool = True,
+        weight: float = 0.01,
+        regularizer: bool = False,
+        variant: str = "paper",
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__(variant=variant, validate=validate)
+        positive = {"alpha": alpha, "sigma": sigma, "background_ratio": background_ratio, "floor": floor}
+        for name, value in (positive | {"ratio": ratio, "weight": weight}).items():
+            check_number(name, value, above=0)
+        if ratio > 1:
+            raise ValueError(f"ratio must be at most 1, a share of the variance; found {ratio}")
+        self.noise, self.kernel = alpha**2, sigma**2
+        self.background, self.background_ratio = background, background_ratio
+        self.ratio, self.floor, self.add_floor = ratio, floor, add_floor
+        self.weight, self.regularizer = weight, regularizer
+
+    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
+        """The terms of one image's likelihood."""
+        density, zero = sample.density, sample.density.new_zeros(())
+        if len(sample.points) == 0:
+            terms = {"diagonal": zero, "correlation": zero, "empty": density.sum().abs()}
+            return terms | {"counts": zero} if self.regularizer else terms
+        distance = nearest_point(wide(sample.points), (density.shape[0], density.shape[1]), sample.stride).distance
+        dummy = self._dummy(distance, wide(sample.short_side))
+        moments = self._moments(sample, dummy)
+        residual = density - moments.mean.to(density.dtype)
+        independent = residual.square() / moments.variance.to(density.dtype)
+        chosen = residual.flatten()[moments.chosen]
+        operator = self._operator(sample, moments).to(density.dtype)
+        if self.official:
+            correlation = -(chosen @ operator @ chosen)
+        else:
+            correlation = (operator @ chosen).square().sum() - independent.flatten()[moments.chosen].sum()
+        half = self.weight / 2
+        terms = {"diagonal": half * independent.sum(), "correlation": half * correlation, "empty": zero}
+        return terms | {"counts": self._count_errors(sample, distance, dummy)} if self.regularizer else terms
+
+    def _dummy(self, distance: Tensor, short_side: Tensor) -> Tensor:
+        """Squared distance of the background's dummy from each cell, given the distance of the nearest head."""
+        if not self.background:
+            return torch.full_like(distance, torch.inf)
+        reach = math.sqrt(self.noise + self.kernel)
+        return (short_side * self.background_ratio * torch.exp(-distance / reach)).square()
+
+    def _moments(self, sample: Sample, dummy: Tensor) -> _Moments:
+        """Mean and variance of every cell, and the cells whose correlations are kept; in float64."""
+        points, shape = wide(sample.points), (sample.density.shape[0], sample.density.shape[1])
+        total, middle = self.noise + self.kernel, self.noise + self.kernel / 2
+        rows, columns = axis_gaussians(points, shape, sample.stride, total)
+        mean = (wide(sample.visible).unsqueeze(1) * rows).T @ columns / (2 * math.pi * total)
+        squares = rows.square().T @ columns.square() / (2 * math.pi * total) ** 2
+        rows, columns = axis_gaussians(points, shape, sample.stride, middle)
+        peak = 1 / (4 * math.pi * self.kernel)  # G(0; 2s)
+        crowd = peak * (rows.T @ columns) / (2 * math.pi * middle) - squares
+        variance = crowd + peak * _gaussian(dummy, middle)
+        variance = variance + self.floor if self.add_floor else variance.clamp(min=self.floor)
+
+        largest = crowd.flatten().topk(min(_MOST_CELLS, crowd.numel()))
+        shares = largest.values.cumsum(0) / crowd.sum()
+        kept = min(len(shares), 1 + int((shares <= self.ratio).sum()))
+        factor = len(points) / mean.sum().clamp(min=_LEAST_MASS)
+        return _Moments(mean * factor, variance * factor**2, largest.indices[:kept], factor)
+
+    def _operator(self, sample: Sample, moments: _Moments) -> Tensor:
+        """What turns the chosen residuals into the likelihood's correlation, (M, M) in float64.
+
+        Official: B / factor^2 with B = (V C^-1 V + V)^-1, to be used as r' B r. Paper: L^-1 / factor with L L' the
+        covariance, to be used as |L^-1 r|^2, which cannot turn negative by rounding.
+        """
+        variance = moments.variance.flatten()[moments.chosen] / moments.factor**2
+        if self.official:
+            points = torch.cat([wide(points) for points in sample.batch_points])
+            correlation = self._correlation(sample, points, moments.chosen)
+            correlation.fill_diagonal_(_RIDGE)
+            diagonal = torch.diag(variance + _RIDGE)
+            inverse: Tensor = torch.linalg.inv(diagonal @ torch.linalg.inv(correlation) @ diagonal + diagonal)
+            return inverse / moments.factor**2
+        covariance = self._correlation(sample, wide(sample.points), moments.chosen)
+        covariance.diagonal().copy_(variance + _RIDGE)
+        root: Tensor = torch.linalg.cholesky(covariance)
+        identity = torch.eye(len(root), dtype=root.dtype, device=root.device)
+        whitening: Tensor = torch.linalg.solve_triangular(root, identity, upper=False)
+        return whitening / moments.factor
+
+    def _correlation(self, sample: Sample, points: Tensor, chosen: Tensor) -> Tensor:
+        """Covariance of the chosen cells before rescaling, (M, M); its first sum runs over `points`."""
+        height, width = sample.density.shape
+        stride, own = sample.stride, wide(sample.points)
+        row, column = chosen // width, chosen % width
+        # The midpoints of cell centres lie on a lattice of half the stride: one separable map holds all of them.
+        middle = self.noise + self.kernel / 2
+        rows, columns = axis_gaussians(points, (2 * height - 1, 2 * width - 1), stride / 2, middle, offset=1.0)
+        crowd = (rows.T @ columns) / (2 * math.pi * middle)
+        between = crowd[row.unsqueeze(1) + row, column.unsqueeze(1) + column]
+
+        centres = cell_centres((height, width), stride, own)[chosen]
+        gaps = (centres.unsqueeze(1) - centres).square().sum(-1)
+        near = _gaussian(gaps, 2 * self.kernel)
+        rows, columns = axis_gaussians(own, (height, width), stride, self.noise + self.kernel)
+        means = rows[:, row] * columns[:, column] / (2 * math.pi * (self.noise + self.kernel))
+        extra = near * len(points) if self.official else 0
+        return near * between + extra - means.T @ means
+
+    def _count_errors(self, sample: Sample, distance: Tensor, dummy: Tensor) -> Tensor:
+        """The Bayesian regulariser, |w_k - count_k| summed over heads plus the background's count."""
+        people, background = expected_counts(sample, self.noise + self.kernel, distance, dummy)
+        return (sample.visible - people).abs().sum() + background
+
+
+class _Moments(NamedTuple):
+    """Mean and variance of the density under annotation noise.
+
+    Attributes:
+        mean: (h, w) people per cell.
+        variance: (h, w).
+        chosen: (M,) flat indices of the cells of largest variance.
+        factor: () by which the density per square pixel was multiplied.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    chosen: Tensor
+    factor: Tensor
+
+
+def _gaussian(squared: Tensor, variance: float) -> Tensor:
+    """Density of a 2-D Gaussian at a squared distance, per square pixel."""
+    return torch.exp(-squared / (2 * variance)) / (2 * math.pi * variance)

@@ -1,0 +1,160 @@
+"""PML: the proximal mapping loss (Lin, Wan, Chan, ICLR 2025)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from losses.base import CrowdLoss, Sample, check_choice, check_number
+from losses.geometry import nearest_point, wide
+
+__all__ = ["PML"]
+
+_EMPTY_CELL = 1e-10
+"""Keeps the mean cost of a point without cells finite [code]; such a point's mean is never used."""
+_KL_FLOOR = 1e-3
+"""People per cell set below which the KL divergence is levelled off, see `PML`."""
+
+
+class PML(CrowdLoss):
+    r"""Proximal mapping loss: each cell belongs to its nearest head, and each head is a problem of its own.
+
+    Divide: X_j = {i : y_j is the head nearest to x_i}, ties to the lowest j. Conquer: with a the density on the n cells
+    of X_j, and c the cost of moving one person from each cell to y_j,
+
+        L_j(a) = min_p  c'p + tau_j D(p, a)   subject to  1'p = 1.
+
+    D = |p - a|^2 / 2 (`divergence="l2"`) has p* = a - c / tau_j + eta and, up to a constant that does not depend on a,
+
+        L_j(a) = (c - mean c)'a  +  (tau_j / 2n) (1'a - 1)^2         background + count (the slides' split view)
+
+    `count_norm` and `tau` choose tau_j, and with it the count term:
+
+        count_norm  tau=None (ours; L1: [code])                 tau given (the slides)
+        "l1"        w |1'a - 1|,       tau_j = 2wn / |1'a - 1|     (w tau / n) |1'a - 1|
+        "l2"        (w / 2)(1'a - 1)^2,  tau_j = w n               (w tau / 2n)(1'a - 1)^2
+
+    with w = `count_weight`. The L1 term is differentiated as it stands; the slides hold tau_j constant, which would
+    double its gradient, and contradict themselves by that factor. On densities >= 0 the L2 norm overcounts by
+    (mean c - min c) / w, or n (mean c - min c) / (w tau); and the L1 norm is unbounded below where its weight, w or
+    w tau / n, is less than mean c - min c. A given `tau` should therefore be large against n.
+
+    D = KL(p | a) (`divergence="kl"`) has p* = a exp(-c / tau) / eta, eta = sum_i a_i exp(-c_i / tau), and
+
+        L_j(a) = tau (1'a - 1) - tau log eta,
+
+    with eta + 0.001 in place of eta (ours), so that a cell set without any mass has a finite loss.
+
+    The cost of a cell at distance d from its head, with R_j the largest distance in X_j, is exp(d / max(R_j, radius))
+    - 1 (`cost="exponential"` [code]) or d / max(R_j, radius) (`cost="linear"`, ours).
+
+    A head that owns no cell (a duplicate, or two heads in one cell) adds a constant: no mass can be given to it. An
+    image without people costs background sum(a) plus the count term with target 0.
+
+    Terms: `background`, `count`. For KL they are -tau log eta and tau (1'a - 1).
+
+    Differences of `variant="official"` (released code, commit d49bf69):
+        * Cell centres are pixel indices, r s + (s - 1) / 2, half a pixel up and left of ours.
+        * An image whose density sums to at most `factor` costs |sum a - c factor| instead, c its count. The switch
+          makes the loss jump. The released loader gives no count column, so c is the sum of the x coordinates there
+          (`fallback_count="x"`), and an image with all heads at x = 0 counts as empty; "points" repairs it.
+
+    Args:
+        count_norm: "l1" (default [paper]) or "l2", the norm of the count term; `divergence="l2"` only.
+        tau: Weight of the proximal term. None, the default, makes the count term independent of the number of cells
+            ([code] for L1, ours for L2). With KL, None is 1 (ours; the paper states no value).
+        count_weight: Weight w of the count term, default 1 [code]. With KL it multiplies tau.
+        divergence: "l2" (default [paper]) or "kl".
+        cost: "exponential" (default [code]) or "linear" (ours).
+        radius: Lower limit of the distance that normalises the cost, default 32 pixels [code].
+        factor: Official only: density units per person in the fallback, default 1 [code].
+        fallback_count: Official only: "x" (default [code]) or "points".
+        variant: See `CrowdLoss`.
+        validate: See `CrowdLoss`.
+
+    Raises:
+        ValueError, TypeError: If a parameter is out of range.
+    """
+
+    reference: ClassVar[str] = "Lin, Wan, Chan: Proximal Mapping Loss, ICLR 2025"
+    main_weight: ClassVar[str | None] = "count_weight"
+
+    def __init__(
+        self,
+        *,
+        count_norm: str = "l1",
+        tau: float | None = None,
+        count_weight: float = 1.0,
+        divergence: str = "l2",
+        cost: str = "exponential",
+        radius: float = 32.0,
+        factor: float = 1.0,
+        fallback_count: str = "x",
+        variant: str = "paper",
+        validate: bool | None = None,
+    ) -> None:
+        super().__init__(variant=variant, validate=validate)
+        check_choice("count_norm", count_norm, ("l1", "l2"))
+        check_choice("divergence", divergence, ("l2", "kl"))
+        check_choice("cost", cost, ("exponential", "linear"))
+        check_choice("fallback_count", fallback_count, ("x", "points"))
+        check_number("count_weight", count_weight, above=0)
+        check_number("radius", radius, above=0)
+        check_number("factor", factor, above=0)
+        if tau is not None:
+            check_number("tau", tau, above=0)
+        self.count_norm, self.tau, self.count_weight = count_norm, tau, count_weight
+        self.divergence, self.cost, self.radius = divergence, cost, radius
+        self.factor, self.fallback_count = factor, fallback_count
+
+    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
+        """Background and count of one image."""
+        density, total = sample.density, sample.density.sum()
+        if self.official:
+            count = len(sample.points) if self.fallback_count == "points" else sample.points[:, 0].sum()
+            if count < 1:
+                return self._empty(density)
+            if total <= self.factor:
+                return {"background": total.new_zeros(()), "count": (total - count * self.factor).abs()}
+        if len(sample.points) == 0:
+            return self._empty(density)
+        owner, cost, cells = self._divide(sample)
+        # In the cost's precision: a running sum over thousands of cells would lose digits of float32.
+        flat = density.flatten().to(cost.dtype)
+        mass = cost.new_zeros(len(cells)).index_add(0, owner, flat)
+        if self.divergence == "kl":
+            terms = self._conquer_kl(flat, owner, cost, mass)
+        else:
+            mean = cost.new_zeros(len(cells)).index_add(0, owner, cost) / (cells + _EMPTY_CELL)
+            weight = self.count_weight if self.tau is None else self.count_weight * self.tau / cells.clamp(min=1)
+            terms = {"background": (flat * (cost - mean[owner])).sum(), "count": self._count(mass - 1, weight)}
+        return {name: term.to(density.dtype) for name, term in terms.items()}
+
+    def _divide(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
+        """Owner (h w,) and cost (h w,) of each cell, and the number of cells of each point (n,)."""
+        stride, shape = sample.stride, (sample.density.shape[0], sample.density.shape[1])
+        offset = (stride - 1) / (2 * stride) if self.official else 0.5
+        nearest = nearest_point(wide(sample.points), shape, stride, offset=offset)
+        owner, distance = nearest.owner.flatten(), nearest.distance.flatten()
+        reach = distance.new_zeros(len(sample.points)).scatter_reduce(0, owner, distance, "amax")
+        relative = distance / reach.clamp(min=self.radius)[owner]
+        cost = relative.expm1() if self.cost == "exponential" else relative
+        cells = torch.bincount(owner, minlength=len(sample.points))
+        return owner, cost, cells.to(cost.dtype)
+
+    def _count(self, excess: Tensor, weight: float | Tensor) -> Tensor:
+        """The count term of the L2 divergence, summed over points."""
+        norm = excess.abs() if self.count_norm == "l1" else excess.square() / 2
+        return (weight * norm).sum()
+
+    def _conquer_kl(self, density: Tensor, owner: Tensor, cost: Tensor, mass: Tensor) -> dict[str, Tensor]:
+        """The closed form of the KL divergence, summed over points."""
+        tau = self.count_weight * (1.0 if self.tau is None else self.tau)
+        eta = torch.zeros_like(mass).index_add(0, owner, density * torch.exp(-cost / tau))
+        return {"background": -tau * (eta + _KL_FLOOR).log().sum(), "count": tau * (mass - 1).sum()}
+
+    def _empty(self, density: Tensor) -> dict[str, Tensor]:
+        """No head, so no cell set: every unit of mass costs 1, and the count should be 0."""
+        return {"background": density.abs().sum(), "count": self._count(density.sum(), self.count_weight)}
