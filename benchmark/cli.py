@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
+
+from losses.discovery import suggestion
 
 __all__ = ["main"]
 
@@ -58,9 +60,9 @@ class _Parser(argparse.ArgumentParser):
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from ([^)]*)\)", message)
         unknown = re.search(r"unrecognized arguments: (--[\w-]+)", message)
         if wrong:
-            message += _suggestion(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+            message += suggestion(wrong[1], re.findall(r"[\w-]+", wrong[2]))
         elif unknown:
-            message += _suggestion(unknown[1], self._all_options())
+            message += suggestion(unknown[1], self._all_options())
         super().error(message)
 
     def _all_options(self) -> set[str]:
@@ -71,13 +73,6 @@ class _Parser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     found |= parser._all_options()
         return found
-
-
-def _suggestion(word: str, known: Iterable[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, list(known))
-    return f". Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _parser() -> _Parser:

@@ -6,20 +6,15 @@ The lists of what exists are kept by the rooms that hold it (`losses.names()`,
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from results.spec import Scalar
 
-__all__ = ["Choice", "UnknownNameError", "check_known", "parse_choice", "parse_scalar", "split_choices", "suggest"]
+__all__ = ["Choice", "parse_choice", "parse_scalar", "split_choices"]
 
 _CHOICE = re.compile(r"(?P<name>[A-Za-z0-9_:.\-/]+)(?:\[(?P<params>[^\[\]]*)\])?")
-
-
-class UnknownNameError(ValueError):
-    """A name that nothing answers to; the message says what is known and what was probably meant."""
 
 
 class Choice(NamedTuple):
@@ -33,19 +28,6 @@ class Choice(NamedTuple):
         if not self.params:
             return self.name
         return f"{self.name}[{','.join(f'{k}={_spell(v)}' for k, v in sorted(self.params.items()))}]"
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean pml?"`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(name, list(known), cutoff=0.5)
-    return f" Did you mean {' or '.join(near)}?" if near else ""
-
-
-def check_known(kind: str, name: str, known: Iterable[str]) -> None:
-    """Raises `UnknownNameError` unless `name` is one of `known`."""
-    known = list(known)
-    if name not in known:
-        raise UnknownNameError(f"unknown {kind} {name!r}.{suggest(name, known)} Known: {', '.join(known)}")
 
 
 def parse_scalar(text: str) -> Scalar:

@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from benchmark.names import Choice, check_known, parse_choice, split_choices
+from benchmark.names import Choice, parse_choice, split_choices
 from benchmark.recipes import RECIPES, recipe_for
 from benchmark.study import Match, Study
+from losses.discovery import check_known
 from results.spec import RunSpec, Scalar
 
 __all__ = ["PlanError", "Planned", "Skipped", "plan", "variations"]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.names import UnknownNameError, suggest
+from losses.discovery import UnknownNameError, suggestion
 from results.spec import Recipe, Selection
 
 __all__ = ["Exclusion", "Match", "Study", "StudyError", "built_in", "load_study"]
@@ -96,7 +96,7 @@ def load_study(name: str) -> Study:
     path = built_in().get(name) or Path(name)
     if not path.is_file():
         known = ", ".join(built_in())
-        raise UnknownNameError(f"no study or file {name!r}.{suggest(name, built_in())} Built in: {known}")
+        raise UnknownNameError(f"no study or file {name!r}.{suggestion(name, built_in())} Built in: {known}")
     if path.stat().st_size > _MAX_BYTES:
         raise StudyError(f"{path} has {path.stat().st_size} bytes; a study has at most {_MAX_BYTES}")
     try:
@@ -117,13 +117,13 @@ def validated(content: dict[str, Any], source: str) -> Study:
     problems = []
     for field in content.get("overrides") or {}:
         if field not in Recipe.model_fields:
-            problems.append(f"overrides.{field}: no field of a recipe.{suggest(str(field), Recipe.model_fields)}")
+            problems.append(f"overrides.{field}: no field of a recipe.{suggestion(str(field), Recipe.model_fields)}")
     try:
         study = Study.model_validate(content)
     except ValidationError as error:
         for item in error.errors():
             place = ".".join(str(part) for part in item["loc"])
-            hint = suggest(place, Study.model_fields) if item["type"] == "extra_forbidden" else ""
+            hint = suggestion(place, Study.model_fields) if item["type"] == "extra_forbidden" else ""
             problems.append(f"{place}: {item['msg']}.{hint}")
     if problems:
         raise StudyError(f"{source}: " + "; ".join(problems))

@@ -9,11 +9,11 @@ line and in every record.
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import pkgutil
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from losses.discovery import check_known, check_params, files, only_class
 
 if TYPE_CHECKING:
     from losses.base import CrowdLoss, Prediction, Sample, Target
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["CrowdLoss", "Prediction", "Sample", "Target", "build", "load", "names"]
 
 _BASE = ("CrowdLoss", "Prediction", "Sample", "Target")
-_SUPPORT = frozenset({"base", "functional", "geometry", "proximal", "transport"})
+_SUPPORT = frozenset({"base", "discovery", "functional", "geometry", "proximal", "transport"})
 """Files of this package that hold no loss."""
 
 
 @cache
 def names() -> tuple[str, ...]:
     """The names of all losses, sorted. Reads file names only: torch is not imported."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SUPPORT))
+    return files(__path__[0], without=_SUPPORT)
 
 
 def load(name: str) -> type[CrowdLoss]:
@@ -37,21 +37,10 @@ def load(name: str) -> type[CrowdLoss]:
     Raises:
         ValueError: If there is no such loss; the message suggests the nearest names.
     """
-    if name not in names():
-        near = difflib.get_close_matches(name, names())
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown loss {name!r}.{hint} Known: {', '.join(names())}")
+    check_known("loss", name, names())
     from losses.base import CrowdLoss
 
-    module = importlib.import_module(f"losses.{name}")
-    found = [
-        member
-        for member in vars(module).values()
-        if isinstance(member, type) and issubclass(member, CrowdLoss) and member.__module__ == module.__name__
-    ]
-    if len(found) != 1:
-        raise ImportError(f"losses/{name}.py must define exactly one CrowdLoss; found {[c.__name__ for c in found]}")
-    return found[0]
+    return only_class(f"losses.{name}", CrowdLoss)
 
 
 def build(name: str, **params: Any) -> CrowdLoss:
@@ -61,16 +50,8 @@ def build(name: str, **params: Any) -> CrowdLoss:
         ValueError: If the name or the value of a parameter is wrong.
         TypeError: If a parameter is unknown; the message lists the known ones.
     """
-    import inspect
-
-    cls = load(name)
-    known = [p for p in inspect.signature(cls).parameters if p not in ("args", "kwargs")]
-    for param in params:
-        if param not in known:
-            near = difflib.get_close_matches(param, known)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise TypeError(f"loss {name} has no parameter {param!r}.{hint} Known: {', '.join(known)}")
-    return cls(**params)
+    check_params(f"loss {name}", load(name), params)
+    return load(name)(**params)
 
 
 def __getattr__(name: str) -> Any:

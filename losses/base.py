@@ -10,13 +10,14 @@ Conventions, everywhere in this package:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from losses.discovery import suggestion
 
 __all__ = ["VARIANTS", "CrowdLoss", "Prediction", "Sample", "Target"]
 
@@ -116,8 +117,7 @@ class CrowdLoss(nn.Module):
 
     def __init__(self, *, variant: str = "paper", validate: bool | None = None) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; found {variant!r}")
+        check_choice("variant", variant, VARIANTS)
         self.variant = variant
         self.validate = validate
 
@@ -193,8 +193,7 @@ def samples(prediction: Prediction, target: Target) -> list[Sample]:
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raises ValueError unless a loss's parameter is one of a few words."""
     if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = suggestion(str(value), allowed)
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}.{hint}")
 
 

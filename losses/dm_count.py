@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from losses.base import CrowdLoss, Sample
+from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import dots
 from losses.transport import SOLVERS, balanced, floored_rounds, squared_distance
 
@@ -83,15 +81,12 @@ class DMCount(CrowdLoss):
         validate: bool | None = None,
     ) -> None:
         super().__init__(variant=variant, validate=validate)
-        for name, weight in (("ot_weight", ot_weight), ("tv_weight", tv_weight)):
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"{name} must be finite and at least 0; found {weight!r}")
-        if not 0 < reg < math.inf:
-            raise ValueError(f"reg must be finite and positive; found {reg!r}")
+        check_number("ot_weight", ot_weight, at_least=0)
+        check_number("tv_weight", tv_weight, at_least=0)
+        check_number("reg", reg, above=0)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"iterations must be an integer of at least 1; found {iterations!r}")
-        if solver not in (known := (*SOLVERS, "exact")):
-            raise ValueError(f"solver must be one of {', '.join(known)}; found {solver!r}")
+        check_choice("solver", solver, (*SOLVERS, "exact"))
         self.ot_weight = ot_weight
         self.tv_weight = tv_weight
         self.reg = reg

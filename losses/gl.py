@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from losses.base import CrowdLoss, Sample
+from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import cell_axis
 from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles
 
@@ -87,20 +85,16 @@ class GL(CrowdLoss):
         validate: bool | None = None,
     ) -> None:
         super().__init__(variant=variant, validate=validate)
-        if not 0 <= tau < math.inf:
-            raise ValueError(f"tau must be finite and at least 0; found {tau!r}")
+        check_number("tau", tau, at_least=0)
         for name, value in (("reach", reach), ("blur", blur), ("crop_size", crop_size)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be finite and positive; found {value!r}")
-        if not 0 < scaling < 1:
+            if value is not None:
+                check_number(name, value, above=0)
+        check_number("scaling", scaling, above=0)
+        if scaling >= 1:
             raise ValueError(f"scaling must lie between 0 and 1; found {scaling!r}")
-        for name, choice, known in (
-            ("cost", cost, _COSTS),
-            ("point_norm", point_norm, _NORMS),
-            ("pixel_norm", pixel_norm, _NORMS),
-        ):
-            if choice not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}; found {choice!r}")
+        check_choice("cost", cost, _COSTS)
+        check_choice("point_norm", point_norm, _NORMS)
+        check_choice("pixel_norm", pixel_norm, _NORMS)
         self.tau = tau
         self.cost = cost
         self.reach = reach

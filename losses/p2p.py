@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.base import CrowdLoss, Prediction, Target
+from losses.base import CrowdLoss, Prediction, Target, check_number
 
 __all__ = ["P2P", "anchors", "match"]
 
@@ -108,11 +106,9 @@ class P2P(CrowdLoss):
         validate: bool | None = None,
     ) -> None:
         super().__init__(variant=variant, validate=validate)
-        for name, value in (("cost_point", cost_point), ("point_weight", point_weight)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be finite and at least 0; found {value!r}")
-        if not 0 < eos < math.inf:
-            raise ValueError(f"eos must be finite and positive; found {eos!r}")
+        check_number("eos", eos, above=0)
+        check_number("cost_point", cost_point, at_least=0)
+        check_number("point_weight", point_weight, at_least=0)
         self.eos = eos
         self.cost_point = cost_point
         self.point_weight = point_weight

@@ -10,7 +10,17 @@ import pandas as pd
 
 __all__ = ["CONSTANT", "GROUP", "comparison", "loss_name", "not_better_than_constant", "terms_of"]
 
-GROUP = ["dataset", "dataset_params", "dataset_hash", "noise", "noise_seed", "backbone", "stride", "output", "weights_hash"]
+GROUP = [
+    "dataset",
+    "dataset_params",
+    "dataset_hash",
+    "noise",
+    "noise_seed",
+    "backbone",
+    "stride",
+    "output",
+    "weights_hash",
+]
 GROUP += ["recipe", "terms", "selection", "split", "eval_id", "protocol"]
 """What one table's rows share: everything but the loss, its head and the seed. See `terms_of`."""
 CONSTANT = "(constant count)"

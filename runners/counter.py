@@ -58,9 +58,7 @@ class Counter(BaseModel):
         self.loss = loss
         self.timer = LossTimer()
 
-    def forward(
-        self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, mode: str = "tensor"
-    ) -> Any:
+    def forward(self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, mode: str = "tensor") -> Any:
         """The loss terms in mode `loss`, otherwise the prediction."""
         prediction = self.network(images)
         if mode != "loss":

@@ -9,14 +9,12 @@ backbone's own: MCNN, CSRNet, SFCN), `bl`, `pml`, `points` (P2PNet); see `heads`
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import pkgutil
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from losses.discovery import check_known, files, suggestion
 from runners.backbones.spec import HEADS, OUTPUTS, Backbone
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ _SUPPORT = frozenset({"features", "heads", "network", "spec", "weights"})
 @cache
 def names() -> tuple[str, ...]:
     """The names of all backbones, sorted; beside them any `timm:NAME` is one. Reads file names only."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SUPPORT))
+    return files(__path__[0], without=_SUPPORT)
 
 
 @cache
@@ -47,7 +45,7 @@ def load(name: str) -> Backbone:
     if name.startswith(TIMM):
         return _load_timm(name.removeprefix(TIMM))
     if name not in names():
-        raise ValueError(f"unknown backbone {name!r}.{_suggest(name, names())} Known: {', '.join(names())}, timm:NAME")
+        check_known("backbone", name, (*names(), "timm:NAME"))
     return importlib.import_module(f"{__name__}.{name}").SPEC
 
 
@@ -55,7 +53,7 @@ def _load_timm(model: str) -> Backbone:
     import timm
 
     if not timm.is_model(model.partition(".")[0]):
-        near = _suggest(model, timm.list_models())
+        near = suggestion(model, timm.list_models())
         raise ValueError(f"timm has no model {model!r}.{near} All: timm.list_models()")
     if "." in model and model not in timm.list_pretrained():
         tags = [tagged for tagged in timm.list_pretrained() if tagged.startswith(f"{model.partition('.')[0]}.")]
@@ -63,11 +61,6 @@ def _load_timm(model: str) -> Backbone:
     from runners.backbones.features import timm_backbone
 
     return timm_backbone(model)
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known))
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def defaults(backbone: str, reads: Reads = "density", head: str | None = None) -> tuple[str, int]:
@@ -88,7 +81,7 @@ def defaults(backbone: str, reads: Reads = "density", head: str | None = None) -
     if head is None:
         head = "points" if reads == "points" else "native" if "native" in spec.reads else "bl"
     if head not in HEADS:
-        raise ValueError(f"unknown head {head!r}.{_suggest(head, HEADS)} Known: {', '.join(HEADS)}")
+        check_known("head", head, HEADS)
     return head, spec.stride(head) if head in spec.reads else HEADS[head] or 8
 
 

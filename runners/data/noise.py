@@ -10,11 +10,12 @@ and test labels stay clean (ours). Parsing needs nothing but the standard librar
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
+
+from losses.discovery import suggestion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,8 +106,7 @@ def _parse_step(part: str) -> Step:
     """Reads one `kind:level`."""
     kind, colon, level_text = part.partition(":")
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = suggestion(kind, KINDS)
         raise ValueError(f"unknown noise {kind!r}.{hint} Known: none, {', '.join(f'{k}:LEVEL' for k in KINDS)}")
     known = KINDS[kind]
     expected = f"{kind} needs a level from 0 to {known.most:g} ({known.unit}), such as {kind}:{known.example:g}"

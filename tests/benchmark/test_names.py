@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.names import Choice, UnknownNameError, check_known, parse_choice, parse_scalar, split_choices, suggest
+from benchmark.names import Choice, parse_choice, parse_scalar, split_choices
+from losses.discovery import UnknownNameError, check_known, check_params, parameters, suggestion
 
 values = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False),
@@ -43,6 +44,19 @@ def test_refused(text: str) -> None:
 
 
 def test_suggestions() -> None:
-    assert suggest("dm_cout", ["pml", "dm_count"]) == " Did you mean dm_count?"
+    assert suggestion("dm_cout", ["pml", "dm_count"]) == " Did you mean dm_count?"
     with pytest.raises(UnknownNameError, match="unknown recipe 'offical'. Did you mean official"):
         check_known("recipe", "offical", ["shared", "official"])
+
+
+def test_parameters_that_are_passed_on_are_known() -> None:
+    class Base:
+        def __init__(self, root: str, *, scale: float = 1.0, hidden: int = 0) -> None: ...
+
+    class Child(Base):
+        def __init__(self, root: str, *, fold: int = 0, **params: int) -> None: ...
+
+    assert list(parameters(Child)) == ["root", "fold", "scale", "hidden"]
+    check_params("it", Child, ["fold", "scale"], hidden=("root",))
+    with pytest.raises(TypeError, match="it has no parameter 'scal'. Did you mean scale. Known: fold, scale, hidden"):
+        check_params("it", Child, ["scal"], hidden=("root",))

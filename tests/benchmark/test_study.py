@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.names import UnknownNameError, split_choices
+from benchmark.names import split_choices
 from benchmark.study import StudyError, built_in, load_study
+from losses.discovery import UnknownNameError
 from results.spec import Recipe
 
 

@@ -80,7 +80,7 @@ def test_a_loss_must_say_what_it_computes() -> None:
 def test_check_choice() -> None:
     check_choice("norm", "l1", ("l1", "l2"))
     with pytest.raises(
-        ValueError, match=r"kernel must be one of fixed, adaptive; found 'adaptve'\. Did you mean 'adaptive'"
+        ValueError, match=r"kernel must be one of fixed, adaptive; found 'adaptve'\. Did you mean adaptive"
     ):
         check_choice("kernel", "adaptve", ("fixed", "adaptive"))
 

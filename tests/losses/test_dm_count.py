@@ -207,9 +207,9 @@ def test_descent_recovers_count_and_places():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"ot_weight": -1.0}, "ot_weight must be finite and at least 0; found -1.0"),
-        ({"tv_weight": math.nan}, "tv_weight must be finite and at least 0; found nan"),
-        ({"reg": 0.0}, "reg must be finite and positive; found 0.0"),
+        ({"ot_weight": -1.0}, "ot_weight must be at least 0; found -1.0"),
+        ({"tv_weight": math.nan}, "tv_weight must be finite; found nan"),
+        ({"reg": 0.0}, "reg must be above 0; found 0.0"),
         ({"iterations": 0}, "iterations must be an integer of at least 1; found 0"),
         ({"iterations": 1.5}, "iterations must be an integer"),
         ({"solver": "fast"}, "solver must be one of pot, stabilised, exact; found 'fast'"),

@@ -221,10 +221,10 @@ def test_descent_recovers_count_and_places():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"tau": -1.0}, "tau must be finite and at least 0; found -1.0"),
-        ({"reach": 0.0}, "reach must be finite and positive; found 0.0"),
-        ({"blur": math.nan}, "blur must be finite and positive; found nan"),
-        ({"crop_size": -5}, "crop_size must be finite and positive; found -5"),
+        ({"tau": -1.0}, "tau must be at least 0; found -1.0"),
+        ({"reach": 0.0}, "reach must be above 0; found 0.0"),
+        ({"blur": math.nan}, "blur must be finite; found nan"),
+        ({"crop_size": -5}, "crop_size must be above 0; found -5"),
         ({"scaling": 1.0}, "scaling must lie between 0 and 1; found 1.0"),
         ({"cost": "per"}, "cost must be one of perspective, exp; found 'per'"),
         ({"point_norm": "L1"}, "point_norm must be one of l1, l2; found 'L1'"),

@@ -178,9 +178,9 @@ def test_descent_finds_the_people():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"eos": 0.0}, "eos must be finite and positive; found 0.0"),
-        ({"cost_point": -1.0}, "cost_point must be finite and at least 0; found -1.0"),
-        ({"point_weight": math.inf}, "point_weight must be finite and at least 0; found inf"),
+        ({"eos": 0.0}, "eos must be above 0; found 0.0"),
+        ({"cost_point": -1.0}, "cost_point must be at least 0; found -1.0"),
+        ({"point_weight": math.inf}, "point_weight must be finite; found inf"),
     ],
 )
 def test_parameters_are_checked(params, message):

@@ -19,8 +19,8 @@ from results.store import Store, StoreError
 def spec(**changes: object) -> RunSpec:
     fields: dict[str, object] = {
         "loss": "pml", "loss_params": {"tau": 1.0}, "loss_version": 1, "backbone": "mcnn", "head": "native",
-        "stride": 4, "output": "abs", "weights": "none", "weights_hash": "none", "dataset": "folder", "dataset_params": {},
-        "dataset_hash": "0", "noise": "none", "noise_seed": 0, "recipe": Recipe(), "seed": 0,
+        "stride": 4, "output": "abs", "weights": "none", "weights_hash": "none", "dataset": "folder",
+        "dataset_params": {}, "dataset_hash": "0", "noise": "none", "noise_seed": 0, "recipe": Recipe(), "seed": 0,
     }  # fmt: skip
     return RunSpec.model_validate(fields | changes)
 
@@ -44,7 +44,7 @@ def measured(run: RunSpec, selection: str = "val") -> Evaluation:
 
 def test_the_id_is_the_same_everywhere() -> None:
     """Fixed by hand: a change here orphans every stored run, so PROTOCOL_VERSION must say why."""
-    assert spec().run_id == "e854e48f24ac0318"
+    assert spec().run_id == "4ec9144be42e2fd5"
     assert spec(weights="other_name.pth").run_id == spec().run_id
     assert spec(loss_params={"tau": 2.0}).run_id != spec().run_id
 
