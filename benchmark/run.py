@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from rich.markup import escape
 
 from benchmark.plan import PlanError, Planned, Skipped, loss_defaults, plan, variations
+from benchmark.recipes import DEVIATIONS
 from benchmark.show import Matrix, comparison_tables, console, plan_tree
 from benchmark.study import Study, load_study, validated
 from reports.tables import comparison, not_better_than_constant
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     quiet = options.json
     if not quiet:
         console.print(plan_tree(runs, _states(planned, store)))
+        _say_deviations(study, planned)
     if not planned:
         raise PlanError("nothing to run: every combination is skipped, for the reasons above")
     engine = _Engine(options, study, store)
@@ -98,7 +100,7 @@ class _Engine:
         self.devices = _devices(options.device)
         tracker = options.tracker
         if tracker is not None and importlib.util.find_spec(tracker) is None:
-            raise PlanError(f"--tracker {tracker} needs its package: pip install 'crowd-loss-benchmark[{tracker}]'")
+            raise PlanError(f"--tracker {tracker} needs a package that is not installed: pip install {tracker}")
         assert tracker is None or tracker in TRACKERS
         on_gpu = self.devices[0] != "cpu"
         self.place = Place(
@@ -272,9 +274,17 @@ def _show_plan(options: argparse.Namespace, study: Study, runs: Sequence[Planned
         sys.stdout.write("\n")
         return
     console.print(plan_tree(runs, states))
+    _say_deviations(study, planned)
     if study.recipe == "tuned":
         groups = len({_without_seed(item) for item in planned})
         console.print(f"and before them {study.budget} trials for each of {groups} settings, on val")
+
+
+def _say_deviations(study: Study, planned: Sequence[Planned]) -> None:
+    """What the official recipes of the planned losses do not carry over."""
+    if study.recipe == "official":
+        for loss in sorted({item.spec.loss for item in planned}):
+            console.print(f"[dim]official recipe of {loss}: {DEVIATIONS.get(loss, 'none known; trained as l2')}[/]")
 
 
 def _absolute(path: Path | None) -> Path | None:

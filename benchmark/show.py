@@ -37,16 +37,23 @@ def plan_tree(runs: Sequence[Planned | Skipped], states: dict[str, State]) -> Tr
     for setting, members in groupby(planned, key=_setting):
         branch = tree.add(escape(setting))
         for loss, seeds in groupby(members, key=lambda run: run.loss):
-            shown = ", ".join(f"seed {run.spec.seed} {_MARK[states[run.spec.run_id]]}" for run in seeds)
-            branch.add(f"[bold]{escape(loss)}[/]  {shown}")
+            branch.add(f"[bold]{escape(loss)}[/]  {_seeds(list(seeds), states)}")
     skipped = [run for run in runs if isinstance(run, Skipped)]
     if skipped:
         branch = tree.add(f"[yellow]{_count(len(skipped), 'run')} skipped[/]")
         for reason, members_ in groupby(sorted(skipped, key=lambda run: run.reason), key=lambda run: run.reason):
             leaf = branch.add(escape(reason))
-            for run in members_:
-                leaf.add(f"[dim]{escape(run.label)}[/]")
+            for label in dict.fromkeys(run.label.rpartition(" · seed")[0] for run in members_):
+                leaf.add(f"[dim]{escape(label)}[/]")
     return tree
+
+
+def _seeds(runs: Sequence[Planned], states: Mapping[str, State]) -> str:
+    """`seeds 0, 1 done, seed 2 to run`."""
+    by_state: dict[State, list[str]] = {}
+    for run in runs:
+        by_state.setdefault(states[run.spec.run_id], []).append(str(run.spec.seed))
+    return ", ".join(f"seed{'s' * (len(s) > 1)} {', '.join(s)} {_MARK[state]}" for state, s in by_state.items())
 
 
 def _setting(run: Planned) -> str:
@@ -54,8 +61,9 @@ def _setting(run: Planned) -> str:
     spec = run.spec
     recipe = spec.recipe
     noise = "" if spec.noise == "none" else f", noise {spec.noise}"
+    head = f"{spec.head} head" + ("" if spec.output == "abs" else f" ending in {spec.output}")
     return (
-        f"{run.dataset}{noise} · {spec.backbone} ({spec.head} head, stride {spec.stride}, weights {spec.weights}) · "
+        f"{run.dataset}{noise} · {spec.backbone} ({head}, stride {spec.stride}, weights {spec.weights}) · "
         f"{recipe.name} recipe, {recipe.epochs} epochs of {recipe.crop} px crops, batch {recipe.batch_size}, "
         f"lr {recipe.lr:g}"
     )

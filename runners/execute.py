@@ -33,6 +33,9 @@ class _Runner(Runner):
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         """Nothing to log."""
 
+    def dump_config(self) -> None:
+        """Nothing to write: there is no configuration file, `spec.json` says it all."""
+
 
 def execute(job: Job, report: Report) -> bool:
     """Executes a job. Errors end in `failed.json`, never in the caller.

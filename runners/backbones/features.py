@@ -80,6 +80,30 @@ class Columns(nn.Module):
         return {4: torch.cat([column(images) for column in self.columns], dim=1)}
 
 
+class Plain(nn.Module):
+    """Seven 3 x 3 convolutions with batch norm, 16 to 96 channels, strides 4 and 8 (ours)."""
+
+    CHANNELS = (16, 32, 48, 48, 96, 96, 96)
+    STRIDES = (2, 1, 2, 1, 2, 1, 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            )
+            for before, after, stride in zip((3, *self.CHANNELS[:-1]), self.CHANNELS, self.STRIDES, strict=True)
+        ]
+        self.fine, self.coarse = nn.Sequential(*layers[:4]), nn.Sequential(*layers[4:])
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """Images (B, 3, H, W) -> {4: (B, 48, H / 4, W / 4), 8: (B, 96, H / 8, W / 8)}."""
+        fine = self.fine(images)
+        return {4: fine, 8: self.coarse(fine)}
+
+
 def timm_backbone(name: str) -> Backbone:
     """Any timm model that gives feature maps of images of any shape; heads as those of `mobilenetv2` (ours).
 

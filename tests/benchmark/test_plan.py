@@ -81,6 +81,15 @@ def test_filters(root: Path) -> None:
     assert [(run.label.split(" ")[0], run.reason) for run in skipped] == [("bl", "not this one")]
 
 
+def test_only_what_a_study_is_about(root: Path) -> None:
+    only = [{"loss": "pml", "backbone": "vgg19[head=pml]"}, {"loss": "bl", "backbone": "mcnn"}]
+    runs = plan(study(losses=["pml", "bl"], backbones=["mcnn", "vgg19", "vgg19[head=pml]"], only=only), root)
+    assert [(run.spec.loss, run.spec.backbone, run.spec.head) for run in runs if isinstance(run, Planned)] == [
+        ("bl", "mcnn", "native"),
+        ("pml", "vgg19", "pml"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [

@@ -30,7 +30,7 @@ from runners.backbones.heads import (
 from runners.backbones.spec import HEADS, OUTPUTS, STRIDES
 from runners.backbones.weights import WeightsError, read
 
-LIGHT = ("mobilenetv2", "mcnn")
+LIGHT = ("mobilenetv2", "mcnn", "tiny")
 ALL = (*names(), "timm:resnet18")
 BUILDABLE = [(backbone, head) for backbone in ALL for head in load(backbone).reads]
 
@@ -69,7 +69,7 @@ def test_planning_does_not_import_torch() -> None:
 
 
 def test_names() -> None:
-    assert names() == ("csrnet", "hrnet_w48", "mcnn", "mobilenetv2", "resnet101", "vgg16_bn", "vgg19")
+    assert names() == ("csrnet", "hrnet_w48", "mcnn", "mobilenetv2", "resnet101", "tiny", "vgg16_bn", "vgg19")
 
 
 @pytest.mark.parametrize(

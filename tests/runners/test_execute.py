@@ -212,6 +212,20 @@ def test_the_command_line_trains_once(root: Path, tmp_path: Path, capsys: pytest
     assert json.loads(capsys.readouterr().out)["done"] == 2
 
 
+def test_the_oracle_is_trained_for_and_labelled(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = arguments(root, tmp_path / "runs", "--losses", "l2")
+    assert main([*words, "--json"]) == 0
+    (folder,) = Store(tmp_path / "runs").runs()
+    before = load_file(folder.weights("last"))
+    assert main([*words, "--select", "test_oracle"]) == 0  # the weights were not kept: trained again, to the same bits
+    assert "ON THE TEST SET" in " ".join(capsys.readouterr().out.split())
+    after = load_file(folder.weights("last"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    frame = results.load(tmp_path / "runs").set_index("selection")
+    assert frame.loc["test_oracle", "mae"] <= frame.loc["val", "mae"]
+    assert folder.history()["test_oracle_mae"].min() == pytest.approx(frame.loc["test_oracle", "mae"])
+
+
 def test_a_bad_image_fails_its_run_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = crowd_folder(tmp_path / "crowd")
     words = arguments(folder, tmp_path / "runs", "--losses", "pml", "--noise", "none", "missing:0.1", "--json")
