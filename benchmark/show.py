@@ -110,9 +110,8 @@ class Matrix:
         """Takes an event of `run_jobs`."""
         kind = event["event"]
         if kind == "start":
-            name = self.labels[index]
-            shown = name if len(name) <= 34 else name[:33] + "…"
-            self._bars[index] = self._progress.add_task(escape(shown), total=1.0, note="starting")
+            shown = escape(_shortened(self.labels[index], 34))
+            self._bars[index] = self._progress.add_task(shown, total=1.0, note="starting")
         elif kind in ("step", "epoch"):
             self._advance(index, 0.97 * event["step"] / max(event["steps"], 1), event)
         elif kind == "evaluate":
@@ -151,6 +150,11 @@ class Matrix:
         self._spoke = time.monotonic()
         seconds = int(self._spoke - self._started)
         progress_console.print(f"[dim]{seconds // 60:3d}:{seconds % 60:02d}[/] {text}", soft_wrap=True)
+
+
+def _shortened(label: str, width: int) -> str:
+    """A label cut in the middle: it begins with the loss and ends with the seed."""
+    return label if len(label) <= width else label[: width - 10] + "…" + label[-9:]
 
 
 def comparison_tables(table: pd.DataFrame) -> list[Table]:

@@ -131,7 +131,7 @@ class FileDataset(CrowdDataset):
             searched = "searched 3 levels down" if root.is_dir() else "which is no folder"
             raise DataError(
                 f"{self.name} is not under {root} ({searched}). "
-                f"{self.homepage} Then name its folder, or one above it, as the data root (--root or CROWD_DATA)."
+                f"{self.homepage} Then name its folder, or one above it, as the data root (--data-root or CROWD_DATA)."
             )
         if len(found) > 1:
             raise DataError(
