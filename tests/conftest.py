@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one test process a core, each with one thread
+
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
