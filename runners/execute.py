@@ -208,7 +208,7 @@ def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return f"out of memory: {text}; lower --batch-size or --crop"
-    return text if isinstance(error, ValueError | OSError) and len(text) > 20 else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def _now() -> str:
