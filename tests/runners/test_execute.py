@@ -57,6 +57,19 @@ def train(task: Job) -> list[dict[str, Any]]:
     return events
 
 
+def interrupted(task: Job, epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains up to the middle of an epoch, counted from 0."""
+
+    def interrupt(self: hooks.Progress, runner: Any, batch_idx: int, **_: Any) -> None:
+        if runner.epoch == epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks.Progress, "after_train_iter", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(task)
+
+
 def same_run(one: Job, other: Job) -> None:
     """Weights, per-image rows and history (but for seconds) have the same bits."""
     a, b = (Store(task.output).run(task.spec.run_id) for task in (one, other))
@@ -107,14 +120,7 @@ def test_resuming_gives_the_run_that_was_never_interrupted(
     whole, broken = job(root, tmp_path / "a", loss), job(root, tmp_path / "b", loss)
     train(whole)
 
-    def interrupt(self: hooks.Progress, runner: Any, batch_idx: int, **_: Any) -> None:
-        if runner.epoch == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(hooks.Progress, "after_train_iter", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(broken)
+    interrupted(broken, 2, monkeypatch)
     folder = Store(broken.output).run(broken.spec.run_id)
     assert folder.state() == "interrupted"
     assert train(broken)[-1] == {"event": "done"}
@@ -125,14 +131,7 @@ def test_resuming_gives_the_run_that_was_never_interrupted(
 def test_no_resume_starts_afresh(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = job(root, tmp_path / "runs", resume=False)
 
-    def interrupt(self: hooks.Progress, runner: Any, batch_idx: int, **_: Any) -> None:
-        if runner.epoch == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(hooks.Progress, "after_train_iter", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(task)
+    interrupted(task, 1, monkeypatch)
     train(task)
     assert Store(task.output).run(task.spec.run_id).record().timings["resumed_from_epoch"] == 0
 
