@@ -121,6 +121,8 @@ class _Engine:
             if reason is None:
                 jobs.append(self._job(item, search))
                 labels.append(item.label)
+            elif reason == "" and search:
+                self.store.run(item.spec.run_id).keep_search(search)
             elif reason and not self.options.json:
                 console.print(f"[yellow]{escape(item.label)}: {escape(reason)}[/]")
         if not jobs:

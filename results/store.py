@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -125,6 +125,12 @@ class RunFolder:
         """Renames the record in, then removes the checkpoints that only an unfinished run needs."""
         write_text(self.path / "record.json", _dump(record))
         self.discard_checkpoints()
+
+    def keep_search(self, search: Sequence[dict[str, Any]]) -> None:
+        """Adds the trials of a search to the record of a run that was one of them, and so was finished before."""
+        record = self.record()
+        if not record.search:
+            write_text(self.path / "record.json", _dump(record.model_copy(update={"search": list(search)})))
 
     def discard_checkpoints(self) -> None:
         """Removes the checkpoints; the log stays."""

@@ -102,7 +102,7 @@ def test_the_map_moves_with_the_module_but_is_no_weight() -> None:
 @pytest.mark.parametrize(
     ("params", "error"),
     [
-        ({"norm": "spars"}, "Did you mean 'sparse'"),
+        ({"norm": "spars"}, "Did you mean sparse"),
         ({"bandwidth": -1.0}, "bandwidth must be at least 0"),
         ({"tick": 0.0}, "tick must be above 0"),
         ({"steps": 0}, "steps must be a positive integer; found 0"),

@@ -82,7 +82,7 @@ def test_official_divides_the_cosine_by_the_batch_twice() -> None:
 @pytest.mark.parametrize(
     ("params", "error"),
     [
-        ({"kernel": "fix"}, "Did you mean 'fixed'"),
+        ({"kernel": "fix"}, "Did you mean fixed"),
         ({"sigma": 0.0}, "sigma must be above 0"),
         ({"beta": -1.0}, "beta must be above 0"),
         ({"scale": 0.0}, "scale must be above 0"),

@@ -160,7 +160,7 @@ def test_official_centres_are_pixel_indices() -> None:
     [
         ({"count_norm": "l3"}, "count_norm must be one of l1, l2"),
         ({"divergence": "js"}, "divergence must be one of l2, kl"),
-        ({"cost": "exponental"}, "Did you mean 'exponential'"),
+        ({"cost": "exponental"}, "Did you mean exponential"),
         ({"tau": 0.0}, "tau must be above 0"),
         ({"radius": -1.0}, "radius must be above 0"),
         ({"factor": 0.0}, "factor must be above 0"),

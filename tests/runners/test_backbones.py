@@ -180,7 +180,7 @@ def test_no_fresh_light_network_is_dead(backbone: str) -> None:
     torch.manual_seed(0)
     images = torch.randn(2, 3, 64, 64)
     for head in set(load(backbone).reads) - {"points"}:
-        for stride in (2, 4, 8):
+        for stride in (s for s in (2, 4, 8) if fits(backbone, head, s) is None):
             for seed in range(4):
                 torch.manual_seed(seed)
                 network = build_counter(backbone, head=head, stride=stride, weights="none")
