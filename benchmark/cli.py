@@ -127,8 +127,8 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         axes.add_argument(
             "--noise", nargs="+", metavar="NOISE", dest="noises", help="none, uniform-px:8, missing:0.1, ..."
         )
-        axes.add_argument("--seeds", nargs="+", type=int, metavar="N")
-        axes.add_argument("--noise-seed", type=int, metavar="N")
+        axes.add_argument("--seeds", nargs="+", type=int, metavar="N", help="of initialisation, order and crops")
+        axes.add_argument("--noise-seed", type=int, metavar="N", help="of the wrong labels, shared by all losses (0)")
         axes.add_argument("--head", help="counting head: bl, pml, points, native")
         axes.add_argument("--stride", type=int, help="pixels per density cell")
         axes.add_argument("--weights", help="imagenet, none, or a file of pretrained features")
@@ -137,17 +137,21 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
             help="which epoch's weights are measured (default: val)",
         )  # fmt: skip
         recipe = run.add_argument_group("how it is trained")
-        recipe.add_argument("--recipe", choices=("shared", "official", "tuned"))
+        recipe.add_argument("--recipe", choices=("shared", "official", "tuned"), help="see `benchmark list recipes`")
         recipe.add_argument("--budget", type=int, metavar="N", help="trials of the tuned recipe, for every loss (9)")
-        recipe.add_argument("--epochs", type=int, metavar="N")
-        recipe.add_argument("--batch-size", type=int, metavar="N")
-        recipe.add_argument("--crop", type=int, metavar="PX")
-        recipe.add_argument("--scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
-        recipe.add_argument("--lr", type=float)
+        recipe.add_argument("--epochs", type=int, metavar="N", help="passes over the training images (shared: 100)")
+        recipe.add_argument("--batch-size", type=int, metavar="N", help="crops a step (shared: 8)")
+        recipe.add_argument("--crop", type=int, metavar="PX", help="side of a training crop (shared: 256)")
+        recipe.add_argument(
+            "--scale", type=float, nargs=2, metavar=("LOW", "HIGH"), help="random scale (shared: 0.75 1.33)"
+        )
+        recipe.add_argument("--lr", type=float, help="peak learning rate (shared: 1e-4)")
         recipe.add_argument("--backbone-lr", type=float, metavar="X", help="as a multiple of --lr")
-        recipe.add_argument("--weight-decay", type=float, metavar="X")
-        recipe.add_argument("--optimizer", choices=("adam", "adamw"))
-        recipe.add_argument("--schedule", choices=("constant", "cosine", "exponential"))
+        recipe.add_argument("--weight-decay", type=float, metavar="X", help="(shared: 1e-4)")
+        recipe.add_argument("--optimizer", choices=("adam", "adamw"), help="(shared: adamw)")
+        recipe.add_argument(
+            "--schedule", choices=("constant", "cosine", "exponential"), help="after 5 %% of warm-up (shared: cosine)"
+        )
         recipe.add_argument("--val-interval", type=int, metavar="N", help="epochs between validations")
         here = run.add_argument_group("where")
         here.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
@@ -160,7 +164,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
         here.add_argument("-j", "--jobs", type=int, help="runs at once (default: one a core, or one a GPU)")
         here.add_argument("--threads", type=int, default=1, help="CPU threads of each run (default: 1)")
         here.add_argument("--workers", type=int, default=None, help="data-loading processes of each run")
-        here.add_argument("--tracker", choices=("tensorboard", "wandb", "mlflow"))
+        here.add_argument("--tracker", choices=("tensorboard", "wandb", "mlflow"), help="log there as well")
         run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
         run.add_argument(
             "--resume", action=argparse.BooleanOptionalAction, default=True,

@@ -24,12 +24,20 @@ def list_things(options: argparse.Namespace) -> int:
         "studies": _studies,
         "recipes": _recipes,
     }[options.what]()
+    parameters = {name: _parameters(options.what, name) for name in found}
     if options.json:
-        _dump([{"name": name, "about": about} for name, about in found.items()])
+        _dump([{"name": name, "about": about, "parameters": parameters[name]} for name, about in found.items()])
         return 0
-    width = max(map(len, found))
+    from rich.markup import escape
+    from rich.padding import Padding
+
+    from benchmark.show import console
+
     for name, about in found.items():
-        print(f"{name:<{width}}  {about}")  # noqa: T201
+        console.print(f"[bold]{escape(name)}[/]  {escape(about)}")
+        if parameters[name]:
+            shown = ", ".join(f"{key}={value}" for key, value in parameters[name].items())
+            console.print(Padding(f"[dim]{escape(shown)}[/]", (0, 0, 0, 4)))
     return 0
 
 
@@ -89,8 +97,23 @@ def _list_runs(options: argparse.Namespace) -> int:
     else:
         console.print(runs_table(frame))
         if "selection" in frame and (frame["selection"] == "test_oracle").any():
-            console.print("* selected on the test set (test_oracle): not comparable")
+            console.print("test_oracle: selected on the test set, not comparable")
     return 0
+
+
+def _parameters(what: str, name: str) -> dict[str, Any]:
+    """What can be set in brackets behind the name of a loss or a dataset, with its default."""
+    from losses.discovery import parameters
+
+    if what == "losses":
+        from benchmark.plan import loss_defaults
+
+        return dict(loss_defaults(name))
+    if what == "datasets":
+        from runners import data
+
+        return {key: value for key, value in parameters(data.load(name)).items() if key != "root"}
+    return {}
 
 
 def _losses() -> dict[str, str]:

@@ -191,10 +191,11 @@ def variations(planned: Planned, budget: int) -> list[Planned]:
 def _dataset(choice: Choice, root: Path | None) -> _Data | str:
     """The dataset's content hash, or why it cannot be read."""
     from runners import data
+    from runners.data.reading import DataError
 
     try:
         return _Data(choice.params, data.build(choice.name, root=root, **choice.params).fingerprint())
-    except (ValueError, OSError) as error:
+    except (DataError, OSError) as error:
         return _plain(error)
 
 

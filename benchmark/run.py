@@ -21,7 +21,7 @@ from benchmark.study import Study, load_study, validated
 from reports.tables import comparison, not_better_than_constant
 from results.spec import EvaluationSpec, Recipe
 from results.store import RunFolder, State, Store
-from runners.job import TRACKERS, Job, Place
+from runners.job import Job, Place
 
 __all__ = ["run"]
 
@@ -39,6 +39,7 @@ class _Tuned(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     """Carries out the command; 1 if a run of the plan failed, 2 if nothing could be planned."""
     study = _study(options)
+    _check_place(options)
     runs = plan(study, options.data_root)
     store = Store(options.output)
     planned = [item for item in runs if isinstance(item, Planned)]
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         engine.train(planned, [item.search for item in tuned])
     else:
         engine.train(planned)
-    return _conclude(options, planned, store)
+    return _conclude(options, study, planned, store)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -71,6 +72,8 @@ def _study(options: argparse.Namespace) -> Study:
     typed = {name: value for name in _AXES if (value := getattr(options, name)) is not None}
     fields = {name: value for name in Recipe.model_fields if (value := getattr(options, name, None)) is not None}
     fields.pop("name", None)
+    if typed.get("recipe") == "official":
+        content["overrides"] = {}  # a study's settings are made for the shared recipe; typed ones still win
     if options.study is None and ("datasets" in typed or "backbones" in typed):
         # Real data or another network: quick's settings, made for tiny synthetic crowds, do not carry over.
         content = {
@@ -98,17 +101,13 @@ class _Engine:
         self.options, self.store = options, store
         self.evaluations = tuple(EvaluationSpec(selection=rule) for rule in study.selections)
         self.devices = _devices(options.device)
-        tracker = options.tracker
-        if tracker is not None and importlib.util.find_spec(tracker) is None:
-            raise PlanError(f"--tracker {tracker} needs a package that is not installed: pip install {tracker}")
-        assert tracker is None or tracker in TRACKERS
         on_gpu = self.devices[0] != "cpu"
         self.place = Place(
             data_root=_absolute(options.data_root),
             cache_dir=_absolute(options.cache_dir),
             threads=options.threads,
             workers=options.workers if options.workers is not None else (4 if on_gpu else 0),
-            tracker=tracker,
+            tracker=options.tracker,
         )
 
     def train(self, planned: Sequence[Planned], searches: Sequence[tuple[dict[str, Any], ...]] | None = None) -> None:
@@ -137,7 +136,7 @@ class _Engine:
             complete = all(folder.has_evaluation(evaluation) for evaluation in self.evaluations)
             return "" if complete else None
         if state == "failed" and not self.options.retry_failed:
-            return f"failed before ({folder.failure().reason}); try again with --retry-failed"
+            return "failed before; try again with --retry-failed"
         return "is being trained by another process" if state == "running" else None
 
     def _job(self, item: Planned, search: tuple[dict[str, Any], ...]) -> Job:
@@ -193,6 +192,18 @@ def _without_seed(item: Planned) -> str:
     return item.spec.model_copy(update={"seed": 0}).run_id
 
 
+def _check_place(options: argparse.Namespace) -> None:
+    """Refuses a device or a tracker that is not here before anything is planned.
+
+    Raises:
+        PlanError: If it is not here.
+    """
+    _devices(getattr(options, "device", "cpu"))
+    tracker = getattr(options, "tracker", None)
+    if tracker is not None and importlib.util.find_spec(tracker) is None:
+        raise PlanError(f"--tracker {tracker} needs a package that is not installed: pip install {tracker}")
+
+
 def _devices(wanted: str) -> list[str]:
     """The devices to use.
 
@@ -221,9 +232,11 @@ def _devices(wanted: str) -> list[str]:
 # What was found
 
 
-def _conclude(options: argparse.Namespace, planned: Sequence[Planned], store: Store) -> int:
+def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Planned], store: Store) -> int:
     """Prints the table, the losses that did not beat a constant, the failures and where everything lies."""
     frame = store.load([item.spec.run_id for item in planned])
+    if "selection" in frame:  # a store may hold evaluations that nobody asked for now
+        frame = frame[frame["selection"].isin(study.selections)]
     table = comparison(frame, {item.spec.loss: loss_defaults(item.spec.loss) for item in planned})
     failures = _failures(planned, store)
     if options.json:
@@ -241,6 +254,8 @@ def _conclude(options: argparse.Namespace, planned: Sequence[Planned], store: St
         console.print("\nEvery loss beat the constant count.")
     for label, reason in failures.items():
         console.print(f"[red]failed[/] {escape(label)}: {escape(reason)}", soft_wrap=True)
+    if table.empty:
+        return 1
     console.print(
         f"\n{store.root}/<run>/ holds each run: record.json, history.jsonl, weights, per-image results.\n"
         f"`benchmark list -o {store.root}` shows them; results.load({str(store.root)!r}) gives a data frame.",

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.tree import Tree
 
 from benchmark.names import Choice
-from benchmark.plan import Planned, Skipped
-from reports.tables import CONSTANT, GROUP
+from benchmark.plan import Planned, Skipped, loss_defaults
+from reports.tables import CONSTANT, GROUP, loss_name
 from results.store import State
 
 __all__ = ["Matrix", "comparison_tables", "console", "plan_tree", "progress_console", "runs_table"]
@@ -34,7 +34,10 @@ def plan_tree(runs: Sequence[Planned | Skipped], states: dict[str, State]) -> Tr
     """Datasets, then networks, then losses with their seeds; each run's state, each skipped one's reason."""
     tree = Tree(f"[bold]{_count(len(runs), 'run')}[/]")
     planned = [run for run in runs if isinstance(run, Planned)]
-    for setting, members in groupby(planned, key=_setting):
+    settings: dict[str, list[Planned]] = {}
+    for run in planned:
+        settings.setdefault(_setting(run), []).append(run)
+    for setting, members in settings.items():
         branch = tree.add(escape(setting))
         for loss, seeds in groupby(members, key=lambda run: run.loss):
             branch.add(f"[bold]{escape(loss)}[/]  {_seeds(list(seeds), states)}")
@@ -64,7 +67,7 @@ def _setting(run: Planned) -> str:
     head = f"{spec.head} head" + ("" if spec.output == "abs" else f" ending in {spec.output}")
     return (
         f"{run.dataset}{noise} · {spec.backbone} ({head}, stride {spec.stride}, weights {spec.weights}) · "
-        f"{recipe.name} recipe, {recipe.epochs} epochs of {recipe.crop} px crops, batch {recipe.batch_size}, "
+        f"{recipe.name} recipe, {_count(recipe.epochs, 'epoch')} of {recipe.crop} px crops, batch {recipe.batch_size}, "
         f"lr {recipe.lr:g}"
     )
 
@@ -203,17 +206,22 @@ def _caption(group: pd.DataFrame) -> str:
 def runs_table(frame: pd.DataFrame) -> Table:
     """One line a run (and evaluation), for `benchmark list`."""
     out = Table(header_style="bold", pad_edge=False, box=None)
-    for name in ("run", "state", "loss", "backbone", "dataset", "noise", "seed"):
+    for name in ("run", "state", "loss", "backbone", "dataset", "noise"):
         out.add_column(name, overflow="fold")
+    for name in ("seed", "epochs"):
+        out.add_column(name, justify="right")
+    out.add_column("selected")
     out.add_column("MAE", justify="right")
     for row in frame.to_dict("records"):
-        rule = row.get("selection")
-        mark = "*" if rule == "test_oracle" else ""
+        loss = loss_name(row["loss"], row["loss_params"], loss_defaults(row["loss"]))
+        data = str(Choice(row["dataset"], json.loads(row["dataset_params"])))
+        selected = row.get("selection")
         out.add_row(
             row["run_id"][:8],
             _MARK[row["state"]],
-            *(escape(str(row[name])) for name in ("loss", "backbone", "dataset", "noise", "seed")),
-            _number(row.get("mae"), 1) + mark,
+            *map(escape, (loss, row["backbone"], data, row["noise"], str(row["seed"]), str(row["recipe_epochs"]))),
+            selected if isinstance(selected, str) else "",
+            _number(row.get("mae"), 1),
         )
     return out
 

@@ -123,7 +123,10 @@ def validated(content: dict[str, Any], source: str) -> Study:
     except ValidationError as error:
         for item in error.errors():
             place = ".".join(str(part) for part in item["loc"])
-            hint = suggestion(place, Study.model_fields) if item["type"] == "extra_forbidden" else ""
+            hint = ""
+            if item["type"] == "extra_forbidden":
+                recipe = place in Recipe.model_fields
+                hint = " It belongs under overrides." if recipe else suggestion(place, Study.model_fields)
             problems.append(f"{place}: {item['msg']}.{hint}")
     if problems:
         raise StudyError(f"{source}: " + "; ".join(problems))

@@ -54,10 +54,17 @@ def build(name: str, **params: Any) -> CrowdLoss:
     return load(name)(**params)
 
 
+def __dir__() -> list[str]:
+    """What can be asked for, the loss classes aside: their names are only known to their files."""
+    return [*__all__, "functional"]
+
+
 def __getattr__(name: str) -> Any:
-    """Loads `CrowdLoss`, `Target`, ... and the loss classes (`losses.PML`) when they are first asked for."""
+    """Loads `functional`, `CrowdLoss`, `Target`, ... and the loss classes (`losses.PML`) when first asked for."""
     if name in _BASE:
         return getattr(importlib.import_module("losses.base"), name)
+    if name == "functional":
+        return importlib.import_module("losses.functional")
     if name[:1].isupper():
         for loss in names():
             if loss.replace("_", "") == name.lower():

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from losses.discovery import suggestion
+from losses.discovery import parameters, suggestion
 
 __all__ = ["VARIANTS", "CrowdLoss", "Prediction", "Sample", "Target"]
 
@@ -125,6 +125,10 @@ class CrowdLoss(nn.Module):
     def official(self) -> bool:
         """Whether this instance follows the released code rather than the paper."""
         return self.variant == "official"
+
+    def extra_repr(self) -> str:
+        """Every parameter with its value: `DMCount(ot_weight=0.1, ...)`."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in parameters(type(self)) if hasattr(self, name))
 
     def forward(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """Scores a batch.

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 __all__ = ["Store", "load"]
 
 
+def __dir__() -> list[str]:
+    """What can be asked for."""
+    return list(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Imports pandas only when the store is first asked for."""
     if name in __all__:

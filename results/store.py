@@ -219,7 +219,7 @@ class Store:
         return found[0]
 
     def load(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """One row for every evaluation of every finished run, one for a run without any.
+        """One row for every evaluation of every finished run, and one for each run without any.
 
         Columns: `run_id`, `state`, the spec (`loss`, `loss_params` as text, `backbone`, ..., `recipe_*`), `seed`,
         `selection`, `split`, `epoch`, the metrics (`mae`, `rmse`, `nae`, `bias`, `game1`-`game3`), the same of the
@@ -237,7 +237,13 @@ class Store:
 
 
 def load(root: str | Path = "runs") -> pd.DataFrame:
-    """All finished, failed and unfinished runs below `root` as a data frame; see `Store.load`."""
+    """All finished, failed and unfinished runs below `root` as a data frame; see `Store.load`.
+
+    Raises:
+        StoreError: If there is no such folder.
+    """
+    if not Path(root).is_dir():
+        raise StoreError(f"{root} is no folder; name the --output of `benchmark run`")
     return Store(root).load()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,11 @@ def test_the_training_loop_works_as_printed() -> None:
 @pytest.mark.parametrize("name", [*losses.names(), *backbones.names(), *data.names()])
 def test_everything_has_its_place(name: str) -> None:
     assert f"`{name}`" in README
+
+
+def test_the_functional_form_needs_one_import() -> None:
+    code = "import losses, torch; print(losses.functional.pml(torch.ones(4, 4), torch.ones(1, 2), stride=8).item() > 0)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"
 
 
 def test_the_command_that_ci_runs_is_there() -> None:

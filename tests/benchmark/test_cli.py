@@ -35,6 +35,8 @@ def test_misspelt_commands_are_suggested(words: list[str], message: str, capsys:
         (["run", "--losses", "pmll"], "Did you mean pml"),
         (["run", "--study", "nothing.yaml"], "no study or file"),
         (["run", "--losses", "l2", "--device", "tpu"], "--device must be"),
+        (["run", "--losses", "l2", "--device", "tpu", "--dry-run"], "--device must be"),
+        (["run", "--losses", "l2", "--datasets", "synthetic[train=-1]"], "train must be"),
         (["run", "--losses", "l2", "--epochs", "0"], "epochs"),
         (["data", "check", "shanghaitech_c"], "Did you mean shanghaitech"),
     ],
@@ -51,6 +53,14 @@ def test_lists_are_readable_by_machines(what: str, capsys: pytest.CaptureFixture
     assert main(["list", what, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert all(row["name"] and row["about"] for row in rows)
+
+
+def test_the_official_recipe_is_not_quick(capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings of a study are made for the shared recipe; what is typed still wins."""
+    assert main(["plan", "--losses", "bl", "--recipe", "official", "--crop", "256", "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    recipe = run["spec"]["recipe"]
+    assert (recipe["epochs"], recipe["batch_size"], recipe["lr"], recipe["crop"]) == (1000, 1, 1e-5, 256)
 
 
 def test_dry_run_changes_nothing(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,7 @@ AXES = "losses: [pml]\nbackbones: [mcnn]\ndatasets: [synthetic]\n"
     [
         (AXES + "loses: [bl]", "loses: .*Did you mean losses"),
         (AXES + "overrides: {epoch: 3}", r"overrides.epoch: no field of a recipe. Did you mean epochs"),
+        (AXES + "epochs: 3", "epochs: .*It belongs under overrides"),
         (AXES + "seeds: [-1]", "seeds.0: .*greater than or equal to 0"),
         (AXES + "seeds: []", "seeds: .*at least 1 item"),
         (AXES + "selections: [best]", "selections.0"),
