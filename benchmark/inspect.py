@@ -86,7 +86,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _list_runs(options: argparse.Namespace) -> int:
-    from benchmark.show import console, runs_table
+    from benchmark.show import console, runs_tables
     from results.store import Store
 
     frame = Store(options.output).load()
@@ -95,7 +95,9 @@ def _list_runs(options: argparse.Namespace) -> int:
     elif frame.empty:
         console.print(f"no runs in {options.output}; `benchmark run` makes some")
     else:
-        console.print(runs_table(frame))
+        for table in runs_tables(frame):
+            console.print(table)
+            console.print()
         if "selection" in frame and (frame["selection"] == "test_oracle").any():
             console.print("test_oracle: selected on the test set, not comparable")
     return 0

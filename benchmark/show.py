@@ -20,7 +20,7 @@ from benchmark.plan import Planned, Skipped, loss_defaults
 from reports.tables import CONSTANT, GROUP, loss_name
 from results.store import State
 
-__all__ = ["Matrix", "comparison_tables", "console", "plan_tree", "progress_console", "runs_table"]
+__all__ = ["Matrix", "comparison_tables", "console", "plan_tree", "progress_console", "runs_tables"]
 
 console = Console(highlight=False)
 progress_console = Console(highlight=False, stderr=True)
@@ -203,27 +203,33 @@ def _caption(group: pd.DataFrame) -> str:
     )
 
 
-def runs_table(frame: pd.DataFrame) -> Table:
-    """One line a run (and evaluation), for `benchmark list`."""
-    out = Table(header_style="bold", pad_edge=False, box=None)
-    for name in ("run", "state", "loss", "backbone", "dataset", "noise"):
-        out.add_column(name, overflow="fold")
-    for name in ("seed", "epochs"):
-        out.add_column(name, justify="right")
-    out.add_column("selected")
-    out.add_column("MAE", justify="right")
-    for row in frame.to_dict("records"):
-        loss = loss_name(row["loss"], row["loss_params"], loss_defaults(row["loss"]))
-        data = str(Choice(row["dataset"], json.loads(row["dataset_params"])))
-        selected = row.get("selection")
-        out.add_row(
-            row["run_id"][:8],
-            _MARK[row["state"]],
-            *map(escape, (loss, row["backbone"], data, row["noise"], str(row["seed"]), str(row["recipe_epochs"]))),
-            selected if isinstance(selected, str) else "",
-            _number(row.get("mae"), 1),
-        )
-    return out
+def runs_tables(frame: pd.DataFrame) -> list[Table]:
+    """For `benchmark list`: a table for each setting, one line a run and evaluation."""
+    shown = []
+    for _, group in frame.groupby(["dataset", "dataset_params", "noise", "backbone", "recipe", "recipe_epochs"]):
+        first = group.iloc[0]
+        data = Choice(first["dataset"], json.loads(first["dataset_params"]))
+        noise = "" if first["noise"] == "none" else f" · {first['noise']}"
+        terms = f"{first['recipe']} recipe, {_count(first['recipe_epochs'], 'epoch')}"
+        title = escape(f"{data}{noise} · {first['backbone']} · {terms}")
+        out = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=None)
+        for name in ("run", "state", "loss"):
+            out.add_column(name, overflow="fold", min_width=8)
+        for name in ("seed", "selected", "MAE"):
+            out.add_column(name, justify="right")
+        for row in group.to_dict("records"):
+            loss = loss_name(row["loss"], row["loss_params"], loss_defaults(row["loss"]))
+            selected = row.get("selection")
+            out.add_row(
+                row["run_id"][:8],
+                _MARK[row["state"]],
+                escape(loss),
+                str(row["seed"]),
+                selected if isinstance(selected, str) else "",
+                _number(row.get("mae"), 1),
+            )
+        shown.append(out)
+    return shown
 
 
 def _with_sd(row: Mapping[Any, Any], name: str, digits: int) -> str:

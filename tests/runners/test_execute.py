@@ -209,6 +209,9 @@ def test_the_command_line_trains_once(root: Path, tmp_path: Path, capsys: pytest
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     assert main(["status", "-o", str(tmp_path / "runs"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["done"] == 2
+    assert main(["list", "-o", str(tmp_path / "runs")]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{row['mae']:.1f}" in printed for row in first["rows"] if row["seeds"])
 
 
 def test_the_oracle_is_trained_for_and_labelled(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
