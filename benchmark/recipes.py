@@ -59,6 +59,9 @@ _LOSS_PER_DATASET: dict[tuple[str, str], dict[str, Scalar]] = {
     ("bl", "shanghaitech_a"): {"background_ratio": 0.1},
     ("chfl", "shanghaitech_a"): {"norm": "dense"},
     ("chfl", "ucf_qnrf"): {"norm": "dense"},
+    ("chfl", "shanghaitech_b"): {"norm": "sparse"},
+    ("chfl", "jhu_crowd"): {"norm": "sparse"},
+    ("chfl", "nwpu"): {"norm": "sparse"},
 }
 
 DEVIATIONS = {
