@@ -71,21 +71,11 @@ def _study(options: argparse.Namespace) -> Study:
     content = load_study(options.study or "quick").model_dump()
     typed = {name: value for name in _AXES if (value := getattr(options, name)) is not None}
     fields = {name: value for name in Recipe.model_fields if (value := getattr(options, name, None)) is not None}
-    fields.pop("name", None)
     if typed.get("recipe") == "official":
         content["overrides"] = {}  # a study's settings are made for the shared recipe; typed ones still win
     if options.study is None and ("datasets" in typed or "backbones" in typed):
         # Real data or another network: quick's settings, made for tiny synthetic crowds, do not carry over.
-        content = {
-            **content,
-            "title": "",
-            "description": "",
-            "overrides": {},
-            "head": None,
-            "stride": None,
-            "weights": None,
-        }
-    fields.pop("recipe", None)
+        content |= {"title": "", "description": "", "overrides": {}, "weights": None}
     content |= typed | {"overrides": content["overrides"] | fields}
     return validated(content, "command line")
 
