@@ -255,11 +255,13 @@ def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Plann
 
 
 def _failures(planned: Sequence[Planned], store: Store) -> dict[str, str]:
+    """Why runs of the plan are not done: the reason of a failed one, else the state that it was left in."""
     found = {}
     for item in planned:
         folder = store.run(item.spec.run_id)
-        if folder.state() == "failed":
-            found[item.label] = folder.failure().reason
+        state = folder.state()
+        if state != "done":
+            found[item.label] = folder.failure().reason if state == "failed" else f"not finished: {state}"
     return found
 
 

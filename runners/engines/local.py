@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +49,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str], on_event: OnEvent) -> No
     waiting = list(enumerate(jobs))
     free = list(range(len(slots)))
     running: dict[int, _Running] = {}
+    told: set[int] = set()
     with _interruptible(), _stopped_at_end(running):
         while waiting or running:
             while waiting and free:
@@ -62,12 +63,14 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str], on_event: OnEvent) -> No
                 on_event(-1, {"event": "idle"})
                 continue
             if event is not None:
+                if event["event"] in ("done", "failed"):
+                    told.add(index)
                 on_event(index, event)
                 continue
             ended = running.pop(index)
             free.append(ended.slot)
             status = ended.process.wait()
-            if status not in (0, 1):  # the worker could not write its own failure
+            if index not in told:  # the worker could not say, let alone write, how it ended
                 reason = _death(status)
                 _keep_failure(jobs[index], reason)
                 on_event(index, {"event": "failed", "reason": reason})
@@ -157,7 +160,9 @@ def _death(status: int) -> str:
 
 
 def _keep_failure(job: Job, reason: str) -> None:
+    """Keeps the reason in the run's folder, where that can still be written."""
     folder = Store(job.output).run(job.spec.run_id)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    folder.begin(job.spec)
-    folder.fail(Failure(run_id=folder.run_id, spec=job.spec, when=when, reason=reason))
+    with suppress(OSError):
+        folder.begin(job.spec)
+        folder.fail(Failure(run_id=folder.run_id, spec=job.spec, when=when, reason=reason))

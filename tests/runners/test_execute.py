@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -54,6 +55,7 @@ def job(root: Path, output: Path, loss: str = "pml", *, workers: int = 0, resume
 def train(task: Job) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     execute(task, events.append)
+    gc.collect()  # ends the data workers now: a process of its own would end with its run
     return events
 
 
@@ -263,6 +265,21 @@ def test_an_interruption_leaves_everything_resumable(root: Path, tmp_path: Path,
         time.sleep(0.2)
     assert folder.state() == "interrupted"
     assert (folder.work / "checkpoint.pth").is_file()
+
+
+def test_a_worker_that_is_killed_is_a_failed_run(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when memory runs out: nobody in the worker can say a word."""
+    fatal = tmp_path / "fatal"
+    fatal.mkdir()
+    (fatal / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif 'runners.worker' in ' '.join(sys.orig_argv): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(fatal))
+    assert main(arguments(root, tmp_path / "runs", "--losses", "pml", "--json")) == 1
+    (reason,) = json.loads(capsys.readouterr().out)["failed"].values()
+    assert "memory" in reason
 
 
 def test_a_tuned_recipe_keeps_its_search(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
