@@ -54,9 +54,8 @@ def execute(job: Job, report: Report) -> bool:
         return False
     try:
         _seed(job)
-        if not _trained(folder, job):
-            _train(job, folder, report)
-        _measure(job, folder, report)
+        data = None if _trained(folder, job) else _train(job, folder, report)
+        _measure(job, folder, report, data)
     except Exception as error:  # a run may fail for any reason; the others must go on
         reason = _reason(error)
         folder.fail(
@@ -90,8 +89,8 @@ def _seed(job: Job) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _train(job: Job, folder: RunFolder, report: Report) -> None:
-    """Trains with the engine and writes the record."""
+def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
+    """Trains with the engine and writes the record; gives the data on, which took seconds to prepare."""
     if not job.resume:
         folder.discard()
     started, clock = _now(), time.perf_counter()
@@ -151,9 +150,10 @@ def _train(job: Job, folder: RunFolder, report: Report) -> None:
             command=job.command,
         )
     )
+    return data
 
 
-def _measure(job: Job, folder: RunFolder, report: Report) -> None:
+def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | None) -> None:
     """Makes the evaluations that are missing, from the kept weights."""
     missing = [e for e in job.evaluations if not folder.has_evaluation(e)]
     if not missing:
@@ -162,7 +162,7 @@ def _measure(job: Job, folder: RunFolder, report: Report) -> None:
     place = job.place
     network = build.network(job.spec, place, pretrained=False)
     model = Counter(network, build.loss(job.spec)).to(place.device)
-    data = build.loaders(job.spec, place, network.multiple)
+    data = data or build.loaders(job.spec, place, network.multiple)
     for evaluation in missing:
         started = time.perf_counter()
         network.load_state_dict(load_file(folder.weights(evaluation.selection), device=place.device))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _named(split: str, images: pd.DataFrame) -> dict[str, float | None]:
     return {f"{split}_{name}": value for name, value in summary(images).items()}
 
 
-class EpochEnd(Hook):
+class EpochEnd(Hook, ABC):
     """Calls `finish(runner, metrics)` once an epoch: after its validation, or after its last step where it has none."""
 
     def __init__(self, recipe: Recipe) -> None:
@@ -78,9 +79,9 @@ class EpochEnd(Hook):
         """The epoch was counted before its validation."""
         self.finish(runner, runner.epoch, metrics or {})
 
+    @abstractmethod
     def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
         """What to do at the end of epoch `epoch`, counted from 1."""
-        raise NotImplementedError
 
 
 class KeepWeights(EpochEnd):

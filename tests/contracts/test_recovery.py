@@ -28,6 +28,7 @@ CASES: list[tuple[str, dict[str, Any], float, float, float]] = [
     ("chfl", {"norm": "sparse"}, 0.02, 24.0, 0.98),
     ("chfl", {"noise_std": 10.0}, 0.02, 24.0, 0.98),
     ("dm_count", {}, 0.01, 8.0, 0.95),
+    ("dm_count", {"solver": "stabilised"}, 0.01, 8.0, 0.95),
     ("gl", {}, 0.1, 8.0, 0.95),  # it trades mass against transport: its optimum is 8 % above the count
     ("pml", {}, 0.01, 8.0, 0.95),
     ("pml", {"divergence": "kl"}, 0.01, 8.0, 0.95),

@@ -187,23 +187,6 @@ def test_value_is_the_dual_objective():
     assert terms(DMCount(), density, points)["ot"] == pytest.approx(0.1 * float(f @ a + g @ b), rel=1e-12)
 
 
-def test_descent_recovers_count_and_places():
-    """A free map under the paper's loss ends with the right count, its mass in the cells of the points."""
-    points = torch.tensor([[12.0, 12.0], [52.0, 36.0], [28.0, 36.0]])
-    free = torch.full((1, 1, *CELLS), 0.5, requires_grad=True)
-    loss, optimiser = DMCount(solver="stabilised"), torch.optim.Adam([free], lr=0.03)
-    for step in range(300):
-        optimiser.param_groups[0]["lr"] = 0.03 * (1 - step / 300)
-        optimiser.zero_grad()
-        loss(Prediction(8, density=free), Target([points], SIZE))["loss"].backward()
-        optimiser.step()
-        with torch.no_grad():
-            free.clamp_(min=0)
-    found = free.detach()[0, 0]
-    assert float(found.sum()) == pytest.approx(3, abs=0.1)
-    assert float(found[[1, 4, 4], [1, 6, 3]].min()) > 0.8
-
-
 @pytest.mark.parametrize(
     ("params", "message"),
     [
