@@ -18,7 +18,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -96,13 +97,22 @@ class RunFolder:
         """Whether this measurement was already made."""
         return (self.path / "eval" / evaluation.eval_id / "metrics.json").is_file()
 
-    def images(self, evaluation: EvaluationSpec) -> pd.DataFrame:
-        """The per-image rows of a measurement."""
-        path = self.path / "eval" / evaluation.eval_id / "images.parquet"
+    def images(self, evaluation: EvaluationSpec | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The per-image rows of a measurement.
+
+        Args:
+            evaluation: The measurement, or its `eval_id`.
+            columns: Restrict to these: `mass` and `people`, the windows, are most of the file.
+
+        Raises:
+            StoreError: If there is no such measurement, or its file is damaged or lacks a column.
+        """
+        eval_id = evaluation if isinstance(evaluation, str) else evaluation.eval_id
+        path = self.path / "eval" / eval_id / "images.parquet"
         if not path.is_file():
-            raise StoreError(f"{path} is missing: run {self.run_id} has no evaluation {evaluation.eval_id}")
+            raise StoreError(f"{path} is missing: run {self.run_id} has no evaluation {eval_id}")
         try:
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, columns=None if columns is None else list(columns))
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} is no readable parquet file: {error}") from error
 
@@ -218,22 +228,58 @@ class Store:
             raise StoreError(f"{len(found)} runs in {self.root} begin with {prefix!r}; expected one")
         return found[0]
 
-    def load(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    def load(self, run_ids: Iterable[str] | None = None, problems: list[str] | None = None) -> pd.DataFrame:
         """One row for every evaluation of every finished run, and one for each run without any.
 
         Columns: `run_id`, `state`, the spec (`loss`, `loss_params` as text, `backbone`, ..., `recipe_*`), `seed`,
         `selection`, `split`, `epoch`, the metrics (`mae`, `rmse`, `nae`, `bias`, `game1`-`game3`), the same of the
-        constant prediction (`constant_mae`, ...), timings, memory, and `reason` of a failed run.
+        constant prediction (`constant_mae`, ...), timings, memory, where it was trained (`processor`, `device`,
+        `threads`, `torch`, ...), by which `commit` and `command`, and `reason` of a failed run.
 
         Args:
             run_ids: Restrict to these runs.
+            problems: Where given, a run that cannot be read is left out and the reason is added here.
+
+        Raises:
+            StoreError: If a run cannot be read and there is no list of problems.
         """
         wanted = None if run_ids is None else set(run_ids)
         rows: list[dict[str, Any]] = []
         for run in self.runs():
             if wanted is None or run.run_id in wanted:
-                rows += _rows(run)
+                with _noting(problems):
+                    rows += _rows(run)
         return pd.DataFrame(rows)
+
+    def images(
+        self,
+        evaluations: Iterable[tuple[str, str]],
+        columns: Sequence[str] = ("id", "true", "predicted"),
+        problems: list[str] | None = None,
+    ) -> pd.DataFrame:
+        """The per-image rows of many measurements, one below the other, with `run_id` and `eval_id`.
+
+        Args:
+            evaluations: Pairs of run id and evaluation id.
+            columns: What is read of each image.
+            problems: Where given, a file that cannot be read is left out and the reason is added here.
+        """
+        found = [pd.DataFrame({name: [] for name in ("run_id", "eval_id", *columns)})]
+        for run_id, eval_id in evaluations:
+            with _noting(problems):
+                rows = self.run(run_id).images(eval_id, columns)
+                found.append(rows.assign(run_id=run_id, eval_id=eval_id))
+        return pd.concat(found[1:] or found, ignore_index=True)
+
+    def histories(self, run_ids: Iterable[str], problems: list[str] | None = None) -> pd.DataFrame:
+        """The epochs of many runs, one below the other, with `run_id`; see `RunFolder.history`."""
+        found = [pd.DataFrame({"run_id": [], "epoch": []})]
+        for run_id in run_ids:
+            with _noting(problems):
+                rows = self.run(run_id).history()
+                if not rows.empty:
+                    found.append(rows.assign(run_id=run_id))
+        return pd.concat(found[1:] or found, ignore_index=True)
 
 
 def load(root: str | Path = "runs") -> pd.DataFrame:
@@ -259,19 +305,43 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@contextmanager
+def _noting(problems: list[str] | None) -> Iterator[None]:
+    """Adds the reason of a file that cannot be read to `problems` and goes on; without such a list it is raised."""
+    try:
+        yield
+    except StoreError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+
+
 def _rows(run: RunFolder) -> list[dict[str, Any]]:
     """The rows of one run in `Store.load`."""
     state = run.state()
-    base: dict[str, Any] = {"run_id": run.run_id, "state": state, **_flat(run.spec())}
-    if state == "failed":
-        failure = run.failure()
+    done, failed = state == "done", state == "failed"
+    return run_rows(
+        run.run_id, state, run.spec(), run.record() if done else None, run.failure() if failed else None,
+        run.evaluations() if done else (),
+    )  # fmt: skip
+
+
+def run_rows(
+    run_id: str,
+    state: State,
+    spec: RunSpec,
+    record: Record | None,
+    failure: Failure | None,
+    evaluations: Sequence[Evaluation],
+) -> list[dict[str, Any]]:
+    """The rows of one run in `Store.load`, from what its files say; `failure` is told of a failed run only."""
+    base: dict[str, Any] = {"run_id": run_id, "state": state, **_flat(spec)}
+    if state == "failed" and failure is not None:
         return [{**base, "reason": failure.reason, "finished_epochs": failure.epoch}]
-    if state != "done":
+    if state != "done" or record is None:
         return [base]
-    record = run.record()
     base |= {"train_count_mean": record.train_count_mean, "parameters": record.parameters, "finished": record.finished}
-    base |= record.timings | record.memory
-    evaluations = run.evaluations()
+    base |= record.timings | record.memory | _machine(record)
     return [
         {
             **base,
@@ -285,6 +355,18 @@ def _rows(run: RunFolder) -> list[dict[str, Any]]:
         }
         for e in evaluations
     ] or [base]
+
+
+def _machine(record: Record) -> dict[str, Any]:
+    """Where a run was trained, and by which code."""
+    environment = record.environment
+    names = ("processor", "device", "threads", "python", "platform")
+    return {name: environment.get(name) for name in names} | {
+        "torch": (environment.get("libraries") or {}).get("torch"),
+        "commit": record.git.get("commit"),
+        "dirty": record.git.get("dirty"),
+        "command": record.command,
+    }
 
 
 def _flat(spec: RunSpec) -> dict[str, Any]:

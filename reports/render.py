@@ -1,0 +1,249 @@
+"""Tables as text: terminal, Markdown, CSV, LaTeX, JSON and HTML. Whatever a name holds is escaped in each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from reports.table import Cell, Column, Table
+
+__all__ = ["FORMATS", "environment", "html", "latex", "markdown", "terminal", "to_csv", "to_json"]
+
+_STYLES = {"best": "bold", "second": "underline", "tie": "", "": ""}
+
+
+def environment() -> Environment:
+    """The templates of this room; everything that is put into them is escaped."""
+    return Environment(loader=PackageLoader("reports"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Terminal
+
+
+def terminal(table: Table, width: int = 80) -> RenderableType:
+    """The table for a terminal of `width` columns, in panels where it is wider, with what stands under it."""
+    parts: list[RenderableType] = [Text(table.title, style="bold")]
+    for panel in table.panels(width, stub_most=20):
+        out = RichTable(header_style="bold", pad_edge=False, title_justify="left")
+        out.add_column(escape(panel.stub), overflow="fold")
+        grouped = any(column.group for column in panel.columns)
+        for column in panel.columns:
+            heading = f"{column.group}\n{column.title}" if grouped else column.title
+            style = "italic dim" if column.kind == "published" else None
+            out.add_column(escape(heading), justify="left" if column.kind == "text" else "right", style=style)
+        for row in panel.rows:
+            cells = [_styled(table, cell) for cell in row.cells]
+            out.add_row(Text(row.label), *cells, style="dim" if row.reference else None)
+        parts.append(out)
+    parts += [Padding(Text(line, style="dim"), (0, 0, 0, 1)) for line in (*table.caption, *table.legend())]
+    return Group(*parts)
+
+
+def terminal_text(table: Table, width: int = 80) -> str:
+    """What `terminal` shows, as plain text."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False, color_system=None).print(terminal(table, width))
+    return stream.getvalue()
+
+
+def _styled(table: Table, cell: Cell) -> Text:
+    return Text(cell.text, style=_STYLES[cell.mark]) + Text(_spaced(table.signs(cell)), style="dim")
+
+
+def _spaced(signs: str) -> str:
+    return f" {signs}" if signs else ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Markdown, CSV, JSON, HTML
+
+
+def markdown(table: Table) -> str:
+    """A GitHub-flavoured table; published columns in italics."""
+    headings = [_joined(column) for column in table.columns]
+    lines = [f"**{_md(table.title)}**", "", f"| {_md(table.stub)} | " + " | ".join(map(_md, headings)) + " |"]
+    lines.append("|---|" + "|".join("---" if column.kind == "text" else "--:" for column in table.columns) + "|")
+    for row in table.rows:
+        cells = [_md_cell(table, column, cell) for column, cell in zip(table.columns, row.cells, strict=True)]
+        label = f"*{_md(row.label)}*" if row.reference else _md(row.label)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"{_md(line)}  " for line in (*table.caption, *table.legend()))]).rstrip() + "\n"
+
+
+def _md_cell(table: Table, column: Column, cell: Cell) -> str:
+    text = _md(cell.text)
+    if text and column.kind == "published":
+        text = f"*{text}*"
+    text = {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text)
+    signs = table.signs(cell)
+    return f"{text}<sup>{_md(signs)}</sup>" if signs else text
+
+
+def _md(text: str) -> str:
+    """Text that neither ends a cell nor starts markup or a tag."""
+    for character in "\\`*_{}[]|~$":
+        text = text.replace(character, "\\" + character)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(text.split())
+
+
+def to_csv(table: Table) -> str:
+    """One line a row; a measured column with its standard deviation, interval, seeds and mark beside it."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    heading, extras = [table.stub], ("sd", "low", "high", "seeds", "mark")
+    for column in table.columns:
+        name = _joined(column) + (" published" if column.kind == "published" else "")
+        heading += [name, *(f"{name} {extra}" for extra in extras)] if column.kind == "measured" else [name]
+        heading.append(f"{name} notes")
+    writer.writerow(heading)
+    for row in table.rows:
+        line: list[Any] = [row.label]
+        for column, cell in zip(table.columns, row.cells, strict=True):
+            line.append(cell.text if cell.value is None else cell.value)
+            if column.kind == "measured":
+                line += [cell.sd, cell.low, cell.high, cell.seeds, cell.mark]
+            line.append(" ".join(cell.notes))
+        writer.writerow([_guarded(item) for item in line])
+    return stream.getvalue()
+
+
+def _guarded(item: Any) -> Any:
+    """Text that a spreadsheet would take for a formula is quoted: names come from strangers."""
+    return f"'{item}" if isinstance(item, str) and item[:1] in "=+-@\t\r" and item[1:2].isalpha() else item
+
+
+def to_json(table: Table) -> str:
+    """The whole table, numbers unrounded."""
+    value = {
+        "name": table.name,
+        "title": table.title,
+        "columns": [column._asdict() for column in table.columns],
+        "rows": [row._asdict() | {"cells": [cell._asdict() for cell in row.cells]} for row in table.rows],
+        "caption": list(table.caption),
+        "legend": table.legend(),
+    }
+    return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity become null, which JSON has."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def html(table: Table) -> str:
+    """The table as an HTML fragment: sortable by the page's script, readable without it."""
+    return environment().get_template("table.html.j2").render(table=table, headings=_headings(table))
+
+
+def _headings(table: Table) -> list[tuple[str, int]]:
+    """The groups over the columns with their spans."""
+    return [(group, len(list(columns))) for group, columns in groupby(table.columns, key=lambda column: column.group)]
+
+
+def _joined(column: Column) -> str:
+    return f"{column.group} {column.title}".strip()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# LaTeX
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "≈": r"$\approx$", "†": r"\textsuperscript{\textdagger}", "·": r"$\cdot$", "×": r"$\times$",
+    "−": "$-$", "–": "--", "…": r"\ldots{}", "≥": r"$\ge$", "≤": r"$\le$", "²": r"\textsuperscript{2}",
+    "|": r"\textbar{}", '"': "''",
+}  # fmt: skip
+_LATIN = 0x180
+"""Letters below are in the fonts that LaTeX uses by default."""
+_DOCUMENT = r"""\documentclass{article}
+\usepackage[T1]{fontenc}
+\usepackage[utf8]{inputenc}
+\usepackage[margin=2cm]{geometry}
+\usepackage{booktabs}
+\begin{document}
+%s\end{document}
+"""
+
+
+def latex(table: Table, *, standalone: bool = True, width: int = 96) -> str:
+    r"""The table with booktabs rules, in panels where it is wider than a page.
+
+    Args:
+        table: What is printed.
+        standalone: A document that compiles as it is; otherwise the `table` environment alone (needs
+            `\usepackage{booktabs}`).
+        width: Characters of a panel.
+    """
+    panels = "\n\\par\\medskip\n".join(_tabular(table, panel) for panel in table.panels(width))
+    under = " ".join(_tex(line if line.endswith(".") else f"{line}.") for line in (*table.caption, *table.legend()))
+    body = (
+        "\\begin{table}[ht]\n\\centering\\small\\setlength{\\tabcolsep}{4pt}\n"
+        f"\\caption{{{_tex(table.title)}}}\n{panels}\n\\par\\smallskip\n"
+        f"\\begin{{minipage}}{{\\linewidth}}\\footnotesize {under}\\end{{minipage}}\n\\end{{table}}\n"
+    )
+    return _DOCUMENT % body if standalone else f"% \\usepackage{{booktabs}}\n{body}"
+
+
+def _tabular(table: Table, panel: Table) -> str:
+    align = "l" + "".join("l" if column.kind == "text" else "r" for column in panel.columns)
+    lines = [f"\\begin{{tabular}}{{{align}}}", "\\toprule"]
+    headings = _headings(panel)
+    if any(group for group, _ in headings):
+        lines.append(" & " + " & ".join(f"\\multicolumn{{{n}}}{{c}}{{{_tex(g)}}}" for g, n in headings) + r" \\")
+        start = 2
+        for group, span in headings:
+            if group:
+                lines.append(f"\\cmidrule(lr){{{start}-{start + span - 1}}}")
+            start += span
+    titles = " & ".join(_tex(column.title) for column in panel.columns)
+    lines += [f"{_tex(panel.stub)} & {titles} \\\\", "\\midrule"]
+    for before, row in zip((None, *panel.rows), panel.rows, strict=False):
+        if row.reference and before is not None and not before.reference:
+            lines.append("\\midrule")
+        cells = [_tex_cell(table, column, cell) for column, cell in zip(panel.columns, row.cells, strict=True)]
+        lines.append(f"{_tex(row.label)} & " + " & ".join(cells) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def _tex_cell(table: Table, column: Column, cell: Cell) -> str:
+    text = _tex(cell.text)
+    if text and column.kind == "published":
+        text = f"\\textit{{{text}}}"
+    text = {"best": f"\\textbf{{{text}}}", "second": f"\\underline{{{text}}}"}.get(cell.mark, text)
+    signs = table.signs(cell)
+    return f"{text}\\textsuperscript{{{_tex(signs)}}}" if signs else text
+
+
+def _tex(text: str) -> str:
+    """Text without anything that LaTeX would act on; characters that its fonts lack become a question mark."""
+    found = (_TEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(part if part.isascii() or ord(part) < _LATIN else "?" for part in found)
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "terminal": terminal_text,
+    "markdown": markdown,
+    "csv": to_csv,
+    "latex": latex,
+    "html": html,
+    "json": to_json,
+}
+"""How a table can be printed, by name."""

@@ -1,0 +1,163 @@
+"""A table before it is printed: columns, rows, cells that know where they come from, and what stands under them.
+
+`reports.tables` builds tables from measurements, `reports.render` prints them. Numbers and text are apart: `value`,
+`sd`, `low` and `high` are unrounded, `text` is what a reader sees.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+__all__ = ["SIGNS", "Cell", "Column", "Kind", "Mark", "Row", "Table", "number"]
+
+Kind = Literal["measured", "published", "derived", "text"]
+"""Where a column's numbers come from: measured here, printed in a paper, computed from both, or no numbers at all."""
+Mark = Literal["", "best", "second", "tie"]
+"""`best` and `second` of a column only where separated from what follows; `tie`: not separated from the best."""
+SIGNS = {"tie": "≈", "published": "†"}
+
+
+class Cell(NamedTuple):
+    """One cell.
+
+    Attributes:
+        text: What is shown, without marks.
+        value: The number, in the column's unit.
+        sd: Standard deviation over seeds.
+        low, high: 95 % interval.
+        seeds: Number of seeds behind a measured value.
+        mark: How it compares within its column.
+        notes: What a reader must know about this cell; printed once under the table.
+    """
+
+    text: str = ""
+    value: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    seeds: int | None = None
+    mark: Mark = ""
+    notes: tuple[str, ...] = ()
+
+
+class Column(NamedTuple):
+    """One column: `label` under `group`, and where its numbers come from."""
+
+    label: str
+    group: str = ""
+    kind: Kind = "measured"
+
+    @property
+    def title(self) -> str:
+        """The label, with the sign of a published column."""
+        return self.label + (SIGNS["published"] if self.kind == "published" else "")
+
+
+class Row(NamedTuple):
+    """One row; `reference` rows (the constant count) take no part in the comparison."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: Short, for file names.
+        title: One line.
+        stub: Heading of the row labels.
+        columns, rows: Every row has a cell for every column.
+        caption: Sentences under the table: the terms of the comparison, and how it is to be read.
+    """
+
+    name: str
+    title: str
+    stub: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    caption: tuple[str, ...] = ()
+
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """The notes of all cells, each once, with a letter: `{"the slides print 85.6": "a"}`."""
+        texts = dict.fromkeys(note for row in self.rows for cell in row.cells for note in cell.notes)
+        return dict(zip(texts, _letters(), strict=False))
+
+    def signs(self, cell: Cell) -> str:
+        """What stands behind a cell's text: the sign of a tie, and the letters of its notes."""
+        return (SIGNS["tie"] if cell.mark == "tie" else "") + ",".join(self.notes[note] for note in cell.notes)
+
+    def legend(self) -> list[str]:
+        """What the signs mean, as far as they occur, and the notes by letter."""
+        marks = {cell.mark for row in self.rows for cell in row.cells}
+        found = []
+        if any(column.kind == "published" for column in self.columns):
+            found.append(f"{SIGNS['published']} published, not measured here.")
+        if "best" in marks or "second" in marks:
+            found.append("Bold: best of its column, underlined: second, each separated from all that follow.")
+        if "tie" in marks:
+            found.append(f"{SIGNS['tie']} not separated from the least of its column.")
+        return found + [f"{letter}: {note}" for note, letter in self.notes.items()]
+
+    def panels(self, width: int, stub_most: int = 40) -> Iterator[Table]:
+        """The table cut between groups of columns so that each part is about `width` characters wide at most.
+
+        Args:
+            width: Characters of a part.
+            stub_most: Row labels may be folded to this many characters.
+        """
+        stub = min(max([len(self.stub), *(len(row.label) for row in self.rows)], default=0), stub_most)
+        parts: list[list[int]] = []
+        used = 0
+        for group in self._groups(width - stub - 2):
+            size = sum(self._width(index) for index in group)
+            if not parts or used + size > width:
+                parts.append([])
+                used = stub + 2
+            parts[-1] += group
+            used += size
+        for part in parts:
+            columns = tuple(self.columns[index] for index in part)
+            rows = tuple(row._replace(cells=tuple(row.cells[index] for index in part)) for row in self.rows)
+            yield replace(self, columns=columns, rows=rows)
+
+    def _groups(self, width: int) -> list[list[int]]:
+        """Indices of neighbouring columns under one heading, unless wider than `width`; others stand alone."""
+        found: list[list[int]] = []
+        for index, column in enumerate(self.columns):
+            if found and column.group and self.columns[found[-1][0]].group == column.group:
+                found[-1].append(index)
+            else:
+                found.append([index])
+        parts: list[list[int]] = []
+        for group in found:
+            whole = sum(self._width(index) for index in group) <= width
+            parts += [group] if whole else [[index] for index in group]
+        return parts
+
+    def _width(self, index: int) -> int:
+        """Characters of a column with the space around it."""
+        cells = [row.cells[index] for row in self.rows]
+        shown = [len(cell.text) + len(self.signs(cell)) for cell in cells]
+        return max([len(self.columns[index].title), len(self.columns[index].group), *shown]) + 3
+
+
+def number(value: float | None, digits: int, *, sign: bool = False, empty: str = "") -> str:
+    """A number with a fixed number of digits; `empty` where there is none."""
+    if value is None or value != value:
+        return empty
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def _letters() -> Iterator[str]:
+    """a, b, ..., z, aa, ab, ..."""
+    yield from string.ascii_lowercase
+    for first in string.ascii_lowercase:
+        yield from (first + second for second in string.ascii_lowercase)
