@@ -1,0 +1,280 @@
+"""What holds for every figure, and for the style that they share."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+from scipy.optimize import minimize
+
+from reports import plots, style
+from reports.plots import Plot
+from tests.reports.fake_store import QUALITY, fake_store
+from tests.reports.test_plots import drawn_texts, example, intervals
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+class Frames(NamedTuple):
+    runs: pd.DataFrame
+    images: pd.DataFrame
+    history: pd.DataFrame
+
+
+def fake_frames(root: Path, losses: int, seeds: int) -> Frames:
+    """Runs, images and histories; of 12 losses, four are others of the eight under a longer name."""
+    zoo = list(QUALITY)[:losses]
+    store = fake_store(root, zoo, range(seeds), images=30)
+    runs = store.load()
+    images = store.images(zip(runs["run_id"], runs["eval_id"], strict=True))
+    frames = [runs.assign(label=runs["loss"].replace({"dm_count": "dm_count[solver=stabilised]"})), images]
+    frames.append(store.histories(runs["run_id"]))
+    for loss in zoo[: losses - len(zoo)]:
+        ids = {run_id: f"{run_id}-2" for run_id in runs["run_id"][runs["loss"] == loss]}
+        copies = [frame[frame["run_id"].isin(ids)] for frame in frames]
+        copies = [copy.assign(run_id=copy["run_id"].map(ids)) for copy in copies]
+        copies[0] = copies[0].assign(label=f"{loss}[count_norm=l2,divergence=kl]")
+        frames = [pd.concat(pair, ignore_index=True) for pair in zip(frames, copies, strict=True)]
+    return Frames(*frames)
+
+
+@pytest.fixture(scope="module", params=[(8, 5), (12, 2), (1, 1)], ids="{0[0]}x{0[1]}".format)
+def frames(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Frames:
+    return fake_frames(tmp_path_factory.mktemp("runs"), *request.param)
+
+
+@pytest.fixture(scope="module")
+def figures(frames: Frames) -> list[Plot]:
+    return all_plots(frames)
+
+
+def all_plots(frames: Frames) -> list[Plot]:
+    runs, images, history = frames
+    found = intervals(runs)
+    names, count = list(found["label"]), len(found)
+    ranks = np.linspace(1, count, count)
+    thresholds = np.geomspace(1, 30, 40)
+    curves = [
+        pd.DataFrame({"label": n, "threshold": thresholds, "share": 1 - thresholds**-i / 2})
+        for i, n in enumerate(names)
+    ]
+    views = [
+        example(),
+        example("median", (300, 150), predicted_points=np.ones((4, 2)), density=None, window_error=None),
+    ]
+    return [
+        plots.count_scatter(runs, images),
+        plots.error_by_count(runs, images),
+        plots.training_curves(runs, history),
+        plots.ranking(found, 60.0),
+        *(plots.cost_error(found, x) for x in ("loss_ms", "step_ms", "peak_rss_mib")),
+        plots.critical_difference(names, ranks, 2.5, [names[i : i + 3] for i in range(0, count, 2)]),
+        plots.performance_profile(pd.concat(curves)),
+        plots.samples(views),
+    ]
+
+
+# ---- every figure
+
+
+def test_texts_lie_within_the_figure_and_apart(figures: list[Plot]) -> None:
+    for plot in figures:
+        texts = drawn_texts(plot)
+        width, height = plot.figure.get_size_inches() * plot.figure.dpi
+        assert len(texts) >= 2, plot.name
+        for text, box in texts:
+            assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.5, (plot.name, text)
+        for (one, a), (other, b) in itertools.combinations(texts, 2):
+            across = min(a.x1, b.x1) - max(a.x0, b.x0)
+            up = min(a.y1, b.y1) - max(a.y0, b.y0)
+            assert across < 1 or up < 1, (plot.name, one, other)
+
+
+def test_sizes(figures: list[Plot]) -> None:
+    for plot in figures:
+        assert plot.figure.get_size_inches()[0] in (style.COLUMN, style.PAGE)
+        sizes = {text.get_size() for text in plot.figure.findobj(Text) if text.get_text()}
+        assert sizes <= {7, 8}, plot.name
+
+
+def test_svg(figures: list[Plot]) -> None:
+    """Of all figures on one page: ids of their own, no reference outside, the page's colour and font."""
+    ids: set[str] = set()
+    for plot in figures:
+        text = plots.svg(plot)
+        assert len(text) < 120_000, (plot.name, len(text))
+        root = ElementTree.fromstring(text)
+        found = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        assert len(found) == len(set(found) - ids), plot.name
+        assert all(name.startswith(plot.name) for name in found)
+        ids |= set(found)
+        links = [value for e in root.iter() for name, value in e.attrib.items() if name.endswith("href")]
+        assert all(link.startswith(("#", "data:image/")) for link in links)
+        inner = [link[1:] for link in links if link[0] == "#"] + re.findall(r"url\(([^)]*)\)", text)
+        assert {link.lstrip("#") for link in inner} <= set(found)
+        written = [e for e in root.iter() if e.tag.endswith("}text")]
+        assert written, "text stays text"
+        for element in written:
+            css = element.attrib["style"]
+            assert "font-family: sans-serif" in css
+            on_picture = plot.name == "samples" and re.fullmatch(r"[+−]?\d+", element.text or "")
+            assert "fill: currentColor" in css or on_picture, (element.text, css)
+        assert not re.search(r"#000(000)?\b|black|<metadata|<!|<\?|<script|DejaVu", text)
+        assert style.INK not in text
+        assert re.findall(r"[^\n>]*\*\s*{", text) == [f"#{plot.name} *{{"], "matplotlib's style is the figure's own"
+
+
+def test_files_are_the_same_for_the_same_input(tmp_path: Path) -> None:
+    frames = fake_frames(tmp_path / "runs", 1, 2)
+    copies = [frame.copy() for frame in frames]
+    settings = dict(matplotlib.rcParams)
+    for folder in ("one", "two"):
+        for plot in all_plots(frames):
+            paths = plots.save(plot, tmp_path / folder, ("png", "pdf", "svg"))
+            assert [path.name for path in paths] == [f"{plot.name}.{kind}" for kind in ("png", "pdf", "svg", "csv")]
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 4 * 10
+    for name in names:
+        data = (tmp_path / "one" / name).read_bytes()
+        assert data == (tmp_path / "two" / name).read_bytes(), name
+    for before, after in zip(copies, frames, strict=True):
+        pd.testing.assert_frame_equal(before, after)
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_the_csv_is_the_data(frames: Frames, tmp_path: Path) -> None:
+    plot = plots.ranking(intervals(frames.runs))
+    path = plots.save(plot, tmp_path, ())[0]
+    found = pd.read_csv(path)
+    np.testing.assert_allclose(found["estimate"], plot.data["estimate"])
+    assert list(found["label"]) == list(plot.data["label"])
+
+
+def test_names_and_formats() -> None:
+    plot = plots.samples([example()])
+    with pytest.raises(ValueError, match="names no file"):
+        plots.svg(plot._replace(name="../up"))
+    with pytest.raises(ValueError, match="gif"):
+        plots.save(plot, ".", ("gif",))
+
+
+def test_pyplot_is_not_needed() -> None:
+    code = "import sys, reports.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- the store's numbers in the figures
+
+
+def test_count_scatter_of_a_store(frames: Frames) -> None:
+    plot = plots.count_scatter(frames.runs, frames.images)
+    merged = frames.images.merge(frames.runs, on=["run_id", "eval_id"]).sort_values(["label", "seed", "id"])
+    np.testing.assert_array_equal(plot.data["predicted"], merged["predicted"])
+    np.testing.assert_array_equal(plot.data["true"], merged["true"])
+    mae = frames.runs.groupby("label")["mae"].mean().sort_values()
+    texts = [text for text, _ in drawn_texts(plot)]
+    assert [float(text.split()[1]) for text in texts if text.startswith("MAE")] == pytest.approx(list(mae), rel=0.01)
+    clouds = [axes.collections[0].get_array() for axes in plot.figure.axes]
+    assert [array.sum() for array in clouds] == list(merged.groupby("label")["id"].count()[mae.index])
+    assert "log(1 + count)" in plot.caption
+    assert "30 images" in plot.caption
+
+
+def test_errors_of_one_bin_are_the_mae_of_a_store(frames: Frames) -> None:
+    data = plots.error_by_count(frames.runs, frames.images, bins=1).data.set_index("label")
+    seeds = frames.runs.groupby("label")
+    for column, metric in (("abs_error", "mae"), ("error", "bias")):
+        np.testing.assert_allclose(data[column].sort_index(), seeds[metric].mean())
+        np.testing.assert_allclose(data[f"{column}_low"].sort_index(), seeds[metric].min())
+        np.testing.assert_allclose(data[f"{column}_high"].sort_index(), seeds[metric].max())
+
+
+def test_cost_error_of_a_store(frames: Frames) -> None:
+    found = intervals(frames.runs)
+    for x in ("loss_ms", "step_ms", "peak_rss_mib"):
+        plot = plots.cost_error(found, x)
+        expected = found.sort_values(["estimate", "label"]).set_index("label")
+        assert plot.name == f"cost_error_{x}"
+        assert list(plot.data[x]) == list(expected[x])
+        axes = plot.figure.axes[0]
+        assert axes.get_xscale() == ("log" if x == "loss_ms" and len(found) > 1 else "linear")
+        labels = "".join(text for text, _ in drawn_texts(plot))
+        assert all(label in labels for label in found["label"])
+
+
+# ---- style
+
+
+def luminance(color: str) -> float:
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+
+
+def test_looks_differ_in_colour_and_in_grey() -> None:
+    names = [f"loss{i:02d}" for i in range(12)]
+    found = style.looks(reversed(names))
+    assert list(found) == names
+    assert found == style.looks(names + names)
+    assert len({look.marker for look in found.values()}) == 12
+    eight = list(found.values())[:8]
+    assert len({look.color for look in eight}) == 8
+    assert len({look.dash for look in eight}) == 8
+    for one, other in itertools.combinations(found.values(), 2):
+        assert one.marker != other.marker or abs(luminance(one.color) - luminance(other.color)) > 0.05
+        assert (one.color, one.dash) != (other.color, other.dash)
+    for look in found.values():  # WCAG's contrast with a white and with a dark page
+        assert 1.05 / (luminance(look.color) + 0.05) > 2.2
+        assert (luminance(look.color) + 0.05) / 0.057 > 3
+
+
+def test_the_looks_of_a_report_are_used_in_every_figure(frames: Frames) -> None:
+    runs = frames.runs
+    found = style.looks([*runs["label"], "aaa"])
+    plot = plots.ranking(intervals(runs), looks=found)
+    colors = [line.get_markerfacecolor() for line in plot.figure.axes[0].lines if line.get_marker() != "None"]
+    hollow = plot.data["low"].isna()
+    assert colors == ["none" if h else found[label].color for label, h in zip(plot.data["label"], hollow, strict=True)]
+    with pytest.raises(ValueError, match="no look is given"):
+        plots.ranking(intervals(runs), looks=style.looks(["aaa"]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spread_is_the_least_displacement(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wanted, heights = rng.random(7), rng.uniform(0.02, 0.13, 7)
+    order = np.argsort(wanted)
+    gaps = (heights[order][1:] + heights[order][:-1]) / 2
+    ends = heights[order][[0, -1]] / 2
+    rules = [{"type": "ineq", "fun": lambda y: np.diff(y[order]) - gaps}]
+    rules.append({"type": "ineq", "fun": lambda y: [y[order[0]] - ends[0], 1 - ends[1] - y[order[-1]]]})
+    best = minimize(
+        lambda y: ((y - wanted) ** 2).sum(), wanted, constraints=rules, options={"ftol": 1e-14, "maxiter": 500}
+    )
+    np.testing.assert_allclose(style.spread(wanted, heights, 0, 1), best.x, atol=1e-5)
+    with pytest.raises(ValueError, match="do not fit"):
+        style.spread(wanted, heights, 0, 0.9 * heights.sum())
+
+
+def test_labels_wrap_without_loss() -> None:
+    for label in ("pml", "dm_count[solver=stabilised]", "pml[count_norm=l2,divergence=kl,tau=2]"):
+        lines = style.wrap(label, 1.0)
+        assert "".join(lines) == label
+        assert all(style.text_width(line) <= 1.1 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(1, 12, [1, 2, 5, 10]), (9, 600, [10, 30, 100, 300]), (1, 1e4, [1, 10, 100, 1e3, 1e4]), (21, 29, [])],
+)
+def test_log_ticks(low: float, high: float, ticks: list[float]) -> None:
+    assert style.log_ticks(low, high, 5) == ticks
