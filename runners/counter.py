@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from losses.base import CrowdLoss, Prediction, Target
 from runners.metrics.counting import image_row
 
-__all__ = ["POINT_SCORE", "Counter", "NonFiniteLossError", "evaluate"]
+__all__ = ["POINT_SCORE", "Counter", "Found", "NonFiniteLossError", "evaluate", "predict", "row"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -132,6 +133,20 @@ def _main(prediction: Prediction) -> Tensor:
     return main
 
 
+class Found(NamedTuple):
+    """What a network says of one image, padding included.
+
+    Attributes:
+        density: float32 [h, w], people per cell, or None.
+        points: float64 [m, 2], people as (x, y), pixels, or None.
+        stride: Pixels per cell.
+    """
+
+    density: NDArray[np.float32] | None
+    points: NDArray[np.float64] | None
+    stride: int
+
+
 @torch.inference_mode()
 def evaluate(counter: Counter, loader: Iterable[Any], seen: Callable[[int], None] | None = None) -> pd.DataFrame:
     """Predicts whole images and keeps one row each; see `metrics.counting.image_row`.
@@ -145,25 +160,38 @@ def evaluate(counter: Counter, loader: Iterable[Any], seen: Callable[[int], None
     counter.eval()
     rows = []
     for batch in loader:
-        data = counter.data_preprocessor(batch, False)
-        prediction = counter.network(data.images)
-        rows.append(_row(batch, prediction))
+        rows.append(row(batch, predict(counter, batch)))
         if seen is not None:
             seen(len(rows))
     counter.train(training)
     return pd.DataFrame(rows)
 
 
-def _row(batch: Any, prediction: Prediction) -> dict[str, object]:
-    """The row of one image."""
-    true = batch.target.points[0].cpu().numpy().astype(np.float64)
+@torch.inference_mode()
+def predict(counter: Counter, batch: Any) -> Found:
+    """What the network says of a batch of one padded image.
+
+    Args:
+        counter: The model, in evaluation mode.
+        batch: As `evaluation_loader` gives it.
+
+    Raises:
+        NonFiniteLossError: If the predicted density has NaN or infinite values.
+    """
+    prediction = counter.network(counter.data_preprocessor(batch, False).images)
     if prediction.density is not None:
         density = prediction.density[0, 0].float().cpu().numpy()
         if not np.isfinite(density).all():
             raise NonFiniteLossError(f"the prediction of image {batch.ids[0]} has NaN or infinite values")
-        return image_row(batch.ids[0], true, batch.valid[0], density=density, stride=prediction.stride)
+        return Found(density, None, prediction.stride)
     assert prediction.points is not None
     assert prediction.logits is not None
     people = prediction.logits[0].float().softmax(-1)[:, 1] >= POINT_SCORE
     points = prediction.points[0][people].float().cpu().numpy().astype(np.float64)
-    return image_row(batch.ids[0], true, batch.valid[0], points=points)
+    return Found(None, points, prediction.stride)
+
+
+def row(batch: Any, found: Found) -> dict[str, object]:
+    """The row of one image; see `metrics.counting.image_row`."""
+    true = batch.target.points[0].cpu().numpy().astype(np.float64)
+    return image_row(batch.ids[0], true, batch.valid[0], **found._asdict())
