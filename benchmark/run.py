@@ -14,16 +14,19 @@ from typing import Any, NamedTuple
 
 from rich.markup import escape
 
-from benchmark.plan import PlanError, Planned, Skipped, loss_defaults, plan, variations
+from benchmark.plan import PlanError, Planned, Skipped, plan, variations
 from benchmark.recipes import DEVIATIONS
-from benchmark.show import Matrix, comparison_tables, console, plan_tree
+from benchmark.report import measured_in
+from benchmark.show import Matrix, console, plan_tree
 from benchmark.study import Study, load_study, validated
-from reports.tables import comparison, not_better_than_constant
+from reports.measured import Measured
+from reports.render import terminal
+from reports.tables import comparison, comparison_rows, not_better_than_constant, settings
 from results.spec import EvaluationSpec, Recipe
 from results.store import RunFolder, State, Store
 from runners.job import Job, Place
 
-__all__ = ["run"]
+__all__ = ["Done", "carry_out", "failures_of", "outcome", "run"]
 
 _NETWORK = ("backbones", "head", "stride", "weights")
 _AXES = ("losses", "datasets", "noises", "seeds", "noise_seed", "selections", "recipe", "budget", *_NETWORK)
@@ -36,8 +39,26 @@ class _Tuned(NamedTuple):
     search: tuple[dict[str, Any], ...]
 
 
+class Done(NamedTuple):
+    """A study that was carried out: its axes, the runs that were planned, and where they lie."""
+
+    study: Study
+    planned: list[Planned]
+    store: Store
+
+
 def run(options: argparse.Namespace) -> int:
     """Carries out the command; 1 if a run of the plan failed, 2 if nothing could be planned."""
+    done = carry_out(options)
+    return done if isinstance(done, int) else _conclude(options, *done)
+
+
+def carry_out(options: argparse.Namespace) -> Done | int:
+    """Plans a study and trains what is missing of it; or only shows the plan, and gives the exit status.
+
+    Raises:
+        PlanError: If nothing can be planned.
+    """
     study = _study(options)
     _check_place(options)
     runs = plan(study, options.data_root)
@@ -46,8 +67,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _show_plan(options, study, runs, store)
         return 0 if planned else 2
-    quiet = options.json
-    if not quiet:
+    if not options.json:
         console.print(plan_tree(runs, _states(planned, store)))
         _say_deviations(study, planned)
     if not planned:
@@ -59,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         engine.train(planned, [item.search for item in tuned])
     else:
         engine.train(planned)
-    return _conclude(options, study, planned, store)
+    return Done(study, planned, store)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -223,38 +243,43 @@ def _devices(wanted: str) -> list[str]:
 
 
 def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Planned], store: Store) -> int:
-    """Prints the table, the losses that did not beat a constant, the failures and where everything lies."""
-    frame = store.load([item.spec.run_id for item in planned])
-    if "selection" in frame:  # a store may hold evaluations that nobody asked for now
-        frame = frame[frame["selection"].isin(study.selections)]
-    table = comparison(frame, {item.spec.loss: loss_defaults(item.spec.loss) for item in planned})
-    failures = _failures(planned, store)
+    """Prints the tables, the losses that did not beat a constant, the failures and where everything lies."""
+    compared = [(setting, comparison(setting)) for setting in settings(outcome(study, planned, store))]
+    failures = failures_of(planned, store)
     if options.json:
-        rows = json.loads(table.to_json(orient="records"))
+        rows = [row for setting, table in compared for row in comparison_rows(setting, table)]
         json.dump({"rows": rows, "failed": failures, "output": str(store.root)}, sys.stdout, indent=1)
         sys.stdout.write("\n")
         return 1 if failures else 0
-    for shown in comparison_tables(table):
+    for _, table in compared:
         console.print()
-        console.print(shown)
-    beaten = not_better_than_constant(table)
+        console.print(terminal(table, console.width))
+    beaten = [label for setting, _ in compared for label in not_better_than_constant(setting)]
     if beaten:
         console.print(f"\n[yellow]No better than a constant count:[/] {escape('; '.join(beaten))}", soft_wrap=True)
-    elif not table.empty:
+    elif compared:
         console.print("\nEvery loss beat the constant count.")
     for label, reason in failures.items():
         console.print(f"[red]failed[/] {escape(label)}: {escape(reason)}", soft_wrap=True)
-    if table.empty:
+    if not compared:
         return 1
     console.print(
-        f"\n{store.root}/<run>/ holds each run: record.json, history.jsonl, weights, per-image results.\n"
+        f"\n`benchmark report -o {store.root}` makes a page of it, with figures. {store.root}/<run>/ holds each run;\n"
         f"`benchmark list -o {store.root}` shows them; results.load({str(store.root)!r}) gives a data frame.",
         soft_wrap=True,
     )
     return 1 if failures else 0
 
 
-def _failures(planned: Sequence[Planned], store: Store) -> dict[str, str]:
+def outcome(study: Study, planned: Sequence[Planned], store: Store) -> Measured:
+    """What the planned runs measured, by the selections of the study: a store may hold more."""
+    frame = store.load([item.spec.run_id for item in planned])
+    if "selection" in frame:
+        frame = frame[frame["selection"].isin(study.selections) | frame["selection"].isna()]
+    return measured_in(store, frame)
+
+
+def failures_of(planned: Sequence[Planned], store: Store) -> dict[str, str]:
     """Why runs of the plan are not done: the reason of a failed one, else the state that it was left in."""
     found = {}
     for item in planned:

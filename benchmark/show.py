@@ -17,10 +17,11 @@ from rich.tree import Tree
 
 from benchmark.names import Choice
 from benchmark.plan import Planned, Skipped, loss_defaults
-from reports.tables import CONSTANT, GROUP, loss_name
+from reports.measured import loss_name
+from reports.table import number
 from results.store import State
 
-__all__ = ["Matrix", "comparison_tables", "console", "plan_tree", "progress_console", "runs_tables"]
+__all__ = ["Matrix", "console", "plan_tree", "progress_console", "runs_tables"]
 
 console = Console(highlight=False)
 progress_console = Console(highlight=False, stderr=True)
@@ -160,49 +161,6 @@ def _shortened(label: str, width: int) -> str:
     return label if len(label) <= width else label[: width - 10] + "…" + label[-9:]
 
 
-def comparison_tables(table: pd.DataFrame) -> list[Table]:
-    """One table for each setting of `reports.tables.comparison`, at most 80 columns wide."""
-    shown: list[Table] = []
-    if table.empty:
-        return shown
-    for _, group in table.groupby(GROUP, sort=False, dropna=False):
-        first = group.iloc[0]
-        noise = "" if first["noise"] == "none" else f", training noise {first['noise']}"
-        data = Choice(first["dataset"], json.loads(first["dataset_params"]))
-        title = f"{data} {first['split']}{noise} · {first['backbone']} · {first['recipe']} recipe"
-        out = Table(title=escape(title), title_justify="left", header_style="bold", pad_edge=False)
-        out.add_column("loss", overflow="fold")
-        for name in ("seeds", "MAE", "RMSE\n('MSE')", "NAE", "bias", "GAME(2)", "loss\nms/step"):
-            out.add_column(name, justify="right")
-        for row in group.to_dict("records"):
-            style = "dim" if row["loss"] == CONSTANT else None
-            cells = [escape(row["loss"]), str(row["seeds"] or "")]
-            cells += [_with_sd(row, name, digits) for name, digits in (("mae", 1), ("rmse", 1))]
-            cells += [_number(row.get("nae"), 2), _number(row.get("bias"), 1, sign=True)]
-            cells += [_number(row.get("game2"), 1), _number(row.get("loss_ms"), 1)]
-            out.add_row(*cells, style=style)
-        out.caption = _caption(group)
-        out.caption_justify = "left"
-        shown.append(out)
-    return shown
-
-
-def _caption(group: pd.DataFrame) -> str:
-    """The terms that a reader must know to compare."""
-    first = group.iloc[0]
-    heads = group[group["loss"] != CONSTANT].groupby("head")["loss"].agg(", ".join)
-    differing = "" if len(heads) < 2 else "; heads: " + "; ".join(f"{head} ({names})" for head, names in heads.items())
-    selected = {
-        "val": "the epoch with the least MAE on val",
-        "last": "the last epoch",
-        "test_oracle": "the best epoch ON THE TEST SET (test_oracle: not comparable)",
-    }
-    return escape(
-        f"{first['backbone']} at stride {first['stride']}{differing}; weights of {selected[first['selection']]}; "
-        f"{CONSTANT}: the mean of the training labels"
-    )
-
-
 def runs_tables(frame: pd.DataFrame) -> list[Table]:
     """For `benchmark list`: a table for each setting, one line a run and evaluation."""
     shown = []
@@ -226,22 +184,10 @@ def runs_tables(frame: pd.DataFrame) -> list[Table]:
                 escape(loss),
                 str(row["seed"]),
                 selected if isinstance(selected, str) else "",
-                _number(row.get("mae"), 1),
+                number(row.get("mae"), 1),
             )
         shown.append(out)
     return shown
-
-
-def _with_sd(row: Mapping[Any, Any], name: str, digits: int) -> str:
-    deviation = row.get(f"{name}_sd")
-    text = _number(row.get(name), digits)
-    return text if deviation is None or pd.isna(deviation) else f"{text} ± {deviation:.{digits}f}"
-
-
-def _number(value: Any, digits: int, *, sign: bool = False) -> str:
-    if value is None or pd.isna(value):
-        return ""
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
 def _count(number: int, noun: str) -> str:

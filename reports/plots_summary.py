@@ -37,8 +37,8 @@ def ranking(
 ) -> Plot:
     """Estimates with their intervals, the least on top.
 
-    A grey band continues the interval of the least estimate. A loss whose own interval meets it ties with the best by
-    overlap, and its number is bold. A hollow marker has no interval.
+    A grey band continues the interval of the least estimate. That another interval meets it is no test; see
+    `reports.measured.Comparisons`. A hollow marker has no interval.
 
     Args:
         intervals: `label`, `estimate`, `low`, `high` (NaN where there is no interval, as of one seed), `seeds`.
@@ -49,7 +49,7 @@ def ranking(
         interval: What the lines are, for the caption, such as `95% bootstrap interval over seeds`.
 
     Returns:
-        `data` is sorted and has `ties_with_best` besides (NA without an interval).
+        `data` is sorted and has `overlaps_best` besides (NA without an interval).
 
     Raises:
         ValueError: If a column is missing, a label stands twice, an interval is upside down, or no estimate is finite.
@@ -57,7 +57,7 @@ def ranking(
     data = _estimates(intervals)
     best, known = data.iloc[0], data["low"].notna() & data["high"].notna()
     ties = ((data["low"] <= best["high"]) & (data["high"] >= best["low"])).astype("boolean")
-    data["ties_with_best"] = ties.where(known & bool(known.iloc[0]))
+    data["overlaps_best"] = ties.where(known & bool(known.iloc[0]))
     shown = style.chosen(looks, data["label"])
     names = [style.wrap(label, 1.15) for label in data["label"]]
     heights = [LINE * len(lines) + 0.07 for lines in names]
@@ -86,8 +86,7 @@ def ranking(
         hollow = {} if solid else {"mfc": "none", "mec": look.color, "mew": 1}
         axes.plot(row["estimate"], y - FOOT, **style.marks(look, 4.6) | hollow)
         style.write_lines(figure, left - 0.06, y + LINE * len(name) / 2, name, ha="right")
-        weight = "bold" if row["ties_with_best"] is True else "normal"
-        style.write(figure, COLUMN - 0.42, y - 0.035, style.measured(row["estimate"]), ha="right", weight=weight)
+        style.write(figure, COLUMN - 0.42, y - 0.035, style.measured(row["estimate"]), ha="right")
         style.write(figure, COLUMN - 0.1, y - 0.035, f"{row['seeds']:.0f}", ha="right")
         y -= height / 2
     style.write(figure, COLUMN - 0.42, FOOT + tall + 0.04, metric, ha="right")
@@ -96,7 +95,9 @@ def ranking(
         _constant(axes, constant, near)
     lines = f" with {interval} (lines)" if known.any() else ""
     single = "; hollow markers have no interval" if not known.all() else ""
-    band = " The band is the best loss's interval; numbers of losses that overlap it are bold." if known.iloc[0] else ""
+    band = (
+        " The band continues the first; intervals may overlap where a paired test separates." if known.iloc[0] else ""
+    )
     caption = f"{metric} (markers){lines} over {style.span(data['seeds'], 'seed')}{single}.{band}"
     return Plot(data, figure, caption, "ranking")
 

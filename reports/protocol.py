@@ -126,16 +126,23 @@ def check_comparable(frame: pd.DataFrame, place: str, apart: Iterable[str] = (),
 def mismatches(frame: pd.DataFrame) -> list[str]:
     """One sentence for each column of a table that would mix terms: same data, split, selection, network and noise.
 
+    And for each loss in it that was measured in several versions of its mathematics.
+
     Args:
         frame: Rows of `results.load()`; runs without an evaluation are left out.
     """
     if "split" not in frame:
         return []
     measured = with_terms(frame[frame["split"].notna()])
-    return [
+    found = [
         f"{' · '.join(map(str, key))}: {sentence}"
         for key, rows in measured.groupby(list(_COLUMN), sort=True)
         for sentence in differences(rows, _COLUMN)
+    ]
+    return found + [
+        f"{loss}: {_difference(rows['loss_version'], 'loss_version', 'loss_version')}"
+        for loss, rows in measured.groupby("loss", sort=True)
+        if _differs(rows["loss_version"])
     ]
 
 

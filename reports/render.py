@@ -35,7 +35,7 @@ def environment() -> Environment:
 def terminal(table: Table, width: int = 80) -> RenderableType:
     """The table for a terminal of `width` columns, in panels where it is wider, with what stands under it."""
     parts: list[RenderableType] = [Text(table.title, style="bold")]
-    for panel in table.panels(width, stub_most=20):
+    for panel in table.panels(width, stub_most=20, spanning=False):
         out = RichTable(header_style="bold", pad_edge=False, title_justify="left")
         out.add_column(escape(panel.stub), overflow="fold")
         grouped = any(column.group for column in panel.columns)
@@ -171,6 +171,8 @@ _TEX = {
     "−": "$-$", "–": "--", "…": r"\ldots{}", "≥": r"$\ge$", "≤": r"$\le$", "²": r"\textsuperscript{2}",
     "|": r"\textbar{}", '"': "''",
 }  # fmt: skip
+_PAGE_ROWS = 48
+"""Rows, with headings, that a page holds; more are set as several tables."""
 _LATIN = 0x180
 """Letters below are in the fonts that LaTeX uses by default."""
 _DOCUMENT = r"""\documentclass{article}
@@ -184,7 +186,7 @@ _DOCUMENT = r"""\documentclass{article}
 
 
 def latex(table: Table, *, standalone: bool = True, width: int = 96) -> str:
-    r"""The table with booktabs rules, in panels where it is wider than a page.
+    r"""The table with booktabs rules, in panels where it is wider than a page, as several tables where it is longer.
 
     Args:
         table: What is printed.
@@ -192,14 +194,21 @@ def latex(table: Table, *, standalone: bool = True, width: int = 96) -> str:
             `\usepackage{booktabs}`).
         width: Characters of a panel.
     """
-    panels = "\n\\par\\medskip\n".join(_tabular(table, panel) for panel in table.panels(width))
+    panels = table.panels(width)
     under = " ".join(_tex(line if line.endswith(".") else f"{line}.") for line in (*table.caption, *table.legend()))
-    body = (
-        "\\begin{table}[ht]\n\\centering\\small\\setlength{\\tabcolsep}{4pt}\n"
-        f"\\caption{{{_tex(table.title)}}}\n{panels}\n\\par\\smallskip\n"
-        f"\\begin{{minipage}}{{\\linewidth}}\\footnotesize {under}\\end{{minipage}}\n\\end{{table}}\n"
-    )
-    return _DOCUMENT % body if standalone else f"% \\usepackage{{booktabs}}\n{body}"
+    per_page = max(1, _PAGE_ROWS // (len(table.rows) + 3))
+    pages = [panels[start : start + per_page] for start in range(0, len(panels), per_page)]
+    floats = []
+    for place, page in enumerate(pages, start=1):
+        part = "" if len(pages) == 1 else f" ({place} of {len(pages)})"
+        body = "\n\\par\\medskip\n".join(_tabular(table, panel) for panel in page)
+        floats.append(
+            "\\begin{table}[ht]\n\\centering\\small\\setlength{\\tabcolsep}{4pt}\n"
+            f"\\caption{{{_tex(table.title)}{part}}}\n{body}\n\\par\\smallskip\n"
+            f"\\begin{{minipage}}{{\\linewidth}}\\footnotesize {under}\\end{{minipage}}\n\\end{{table}}\n"
+        )
+    text = "\n".join(floats)
+    return _DOCUMENT % text if standalone else f"% \\usepackage{{booktabs}}\n{text}"
 
 
 def _tabular(table: Table, panel: Table) -> str:

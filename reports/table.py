@@ -106,47 +106,54 @@ class Table:
             found.append(f"{SIGNS['tie']} not separated from the least of its column.")
         return found + [f"{letter}: {note}" for note, letter in self.notes.items()]
 
-    def panels(self, width: int, stub_most: int = 40) -> Iterator[Table]:
+    def panels(self, width: int, *, stub_most: int = 40, spanning: bool = True) -> list[Table]:
         """The table cut between groups of columns so that each part is about `width` characters wide at most.
 
         Args:
             width: Characters of a part.
             stub_most: Row labels may be folded to this many characters.
+            spanning: Whether a group's name spans its columns; otherwise it stands over each of them.
         """
         stub = min(max([len(self.stub), *(len(row.label) for row in self.rows)], default=0), stub_most)
         parts: list[list[int]] = []
         used = 0
-        for group in self._groups(width - stub - 2):
-            size = sum(self._width(index) for index in group)
+        for group in self._groups(width - stub - 2, spanning):
+            size = self._width(group, spanning)
             if not parts or used + size > width:
                 parts.append([])
                 used = stub + 2
             parts[-1] += group
             used += size
-        for part in parts:
-            columns = tuple(self.columns[index] for index in part)
-            rows = tuple(row._replace(cells=tuple(row.cells[index] for index in part)) for row in self.rows)
-            yield replace(self, columns=columns, rows=rows)
+        return [self._part(part) for part in parts]
 
-    def _groups(self, width: int) -> list[list[int]]:
-        """Indices of neighbouring columns under one heading, unless wider than `width`; others stand alone."""
+    def _part(self, places: list[int]) -> Table:
+        """Some of the columns."""
+        columns = tuple(self.columns[place] for place in places)
+        rows = tuple(row._replace(cells=tuple(row.cells[place] for place in places)) for row in self.rows)
+        return replace(self, columns=columns, rows=rows)
+
+    def _groups(self, width: int, spanning: bool) -> list[list[int]]:
+        """Places of neighbouring columns under one heading, unless wider than `width`; others stand alone."""
         found: list[list[int]] = []
-        for index, column in enumerate(self.columns):
+        for place, column in enumerate(self.columns):
             if found and column.group and self.columns[found[-1][0]].group == column.group:
-                found[-1].append(index)
+                found[-1].append(place)
             else:
-                found.append([index])
+                found.append([place])
         parts: list[list[int]] = []
         for group in found:
-            whole = sum(self._width(index) for index in group) <= width
-            parts += [group] if whole else [[index] for index in group]
+            parts += [group] if self._width(group, spanning) <= width else [[place] for place in group]
         return parts
 
-    def _width(self, index: int) -> int:
-        """Characters of a column with the space around it."""
-        cells = [row.cells[index] for row in self.rows]
-        shown = [len(cell.text) + len(self.signs(cell)) for cell in cells]
-        return max([len(self.columns[index].title), len(self.columns[index].group), *shown]) + 3
+    def _width(self, group: list[int], spanning: bool) -> int:
+        """Characters of neighbouring columns with the space around them."""
+        total = 0
+        for place in group:
+            cells = [row.cells[place] for row in self.rows]
+            shown = [len(cell.text) + len(self.signs(cell)) for cell in cells]
+            heading = 0 if spanning else len(self.columns[place].group)
+            total += max([len(self.columns[place].title), heading, *shown]) + 3
+        return max(total, len(self.columns[group[0]].group) + 3)
 
 
 def number(value: float | None, digits: int, *, sign: bool = False, empty: str = "") -> str:

@@ -1,97 +1,323 @@
-"""Tables from the store's data frame: pure functions, no files, no display."""
+"""Tables of measurements: the comparison of losses under one setting, cost, noise, and tables of one's own.
+
+Pure functions from `Measured` to `Table`. A column holds measurements under the same terms only (`reports.protocol`);
+what is best is marked only where it is separated from the others, over seeds and images, after Holm's correction over
+the whole table (`reports.measured.Comparisons`).
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-__all__ = ["CONSTANT", "GROUP", "comparison", "loss_name", "not_better_than_constant", "terms_of"]
+from losses.discovery import check_known
+from reports.cells import (
+    CONSTANT,
+    METRIC_NAMES,
+    absent_cell,
+    constant_cell,
+    constant_row,
+    failed_cell,
+    measured_cells,
+    plain_cell,
+)
+from reports.measured import METRICS, Comparisons, Measured, Sample
+from reports.protocol import NETWORK, check_comparable, protocol_hash, with_terms
+from reports.stats import Metric
+from reports.table import Cell, Column, Row, Table
+from reports.words import failures_caption, reading, recipe_words, setting_title, terms_caption
 
-GROUP = [
-    "dataset",
-    "dataset_params",
-    "dataset_hash",
+__all__ = [
+    "Setting",
+    "comparison",
+    "comparison_rows",
+    "cost",
+    "custom",
     "noise",
-    "noise_seed",
-    "backbone",
-    "stride",
-    "output",
-    "weights_hash",
+    "not_better_than_constant",
+    "settings",
 ]
-GROUP += ["recipe", "terms", "selection", "split", "eval_id", "protocol"]
-"""What one table's rows share: everything but the loss, its head and the seed. See `terms_of`."""
-CONSTANT = "(constant count)"
-"""The row of the prediction that any network must beat: the mean count of the training labels."""
 
-_METRICS = ("mae", "rmse", "nae", "bias", "game1", "game2", "game3")
+_AFTER = ("split", "selection", "eval_id")
+"""Terms that a run has only once it was measured."""
 
 
-def comparison(frame: pd.DataFrame, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> pd.DataFrame:
-    """One row for each loss under the same terms, mean and standard deviation over seeds, the constant count last.
+class Setting(NamedTuple):
+    """Everything that was measured under the same terms.
+
+    Attributes:
+        key: Hash of the terms.
+        title: One line.
+        measured: The evaluations, and the runs without one that were trained on these terms.
+    """
+
+    key: str
+    title: str
+    measured: Measured
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        """Any of its evaluations, for the terms."""
+        return {str(name): value for name, value in self.measured.evaluated.iloc[0].items()}
+
+
+def settings(measured: Measured) -> list[Setting]:
+    """The evaluations grouped by their terms, largest first; failed runs go with those they were meant for."""
+    rows = measured.evaluated
+    if rows.empty:
+        return []
+    keys, all_keys = protocol_hash(rows), protocol_hash(measured.runs, _AFTER)
+    found = []
+    for key in keys.unique():
+        inside = rows[keys == key]
+        unmeasured = measured.runs[(all_keys == all_keys[inside.index[0]]) & ~measured.runs.index.isin(rows.index)]
+        part = measured.restricted(pd.concat([inside, unmeasured]))
+        found.append(Setting(key, setting_title(inside.iloc[0].to_dict()), part))
+    return sorted(found, key=lambda setting: (-len(setting.measured.runs), setting.title))
+
+
+def comparison(setting: Setting, comparisons: Comparisons | None = None) -> Table:
+    """The losses under one setting, least MAE first, the constant count last.
 
     Args:
-        frame: `results.load()`, or a part of it. Runs without an evaluation are left out.
-        defaults: Each loss's default parameters; a loss's name then carries those that differ.
-
-    Returns:
-        The columns of `GROUP`, `loss`, `head`, `seeds`, for each metric `<m>` its mean and `<m>_sd` (NaN for one
-        seed), `loss_ms`, sorted by MAE within each group. Empty if nothing was measured.
+        setting: What is compared.
+        comparisons: Of its losses, if they were made already.
     """
-    if frame.empty or "mae" not in frame:
-        return pd.DataFrame()
-    measured = frame[frame["mae"].notna()].copy()
-    measured["loss"] = [
-        loss_name(loss, params, (defaults or {}).get(loss))
-        for loss, params in zip(measured["loss"], measured["loss_params"], strict=True)
-    ]
-    measured["settings"] = measured.filter(like="recipe_").apply(lambda row: json.dumps(row.to_dict()), axis=1)
-    measured["terms"] = [
-        terms_of(recipe, settings) for recipe, settings in zip(measured["recipe"], measured["settings"], strict=True)
-    ]
-    tables = []
-    for key, group in measured.groupby(GROUP, sort=True, dropna=False):
-        rows = [_row(runs) for _, runs in group.groupby(["loss", "head", "settings"])]
-        rows.sort(key=lambda row: row["mae"])
-        constant = {name: group[f"constant_{name}"].mean() for name in _METRICS if f"constant_{name}" in group}
-        rows.append({"loss": CONSTANT, "head": "", "seeds": 0, **constant})
-        terms = dict(zip(GROUP, key, strict=True))
-        tables.append(pd.DataFrame([terms | row for row in rows]))
-    return pd.concat(tables, ignore_index=True)
+    measured = setting.measured
+    samples = measured.samples(measured.evaluated)
+    comparisons = comparisons or Comparisons({"": samples})
+    cells = {str(metric): measured_cells({"": samples}, metric, comparisons)[""] for metric in METRICS}
+    order = sorted(samples, key=lambda label: float(cells["mae"][label].value or 0))
+    several = any(len(sample.seeds) > 1 for sample in samples.values())
+    rows = [_comparison_row(measured, label, samples[label], cells, several) for label in order]
+    rows += [Row(label, (failed_cell(failed), *[Cell()] * (6 + several))) for label, failed in _only_failed(measured)]
+    rows.append(_constant_row(measured.evaluated, several))
+    columns = [Column("seeds"), Column("MAE"), *([Column("95 % interval", kind="text")] if several else [])]
+    columns += [Column(METRIC_NAMES[name]) for name in ("rmse", "nae", "bias", "game2")]
+    columns += [Column("loss ms")]
+    return Table(
+        name=f"comparison_{setting.key}",
+        title=setting.title,
+        stub="loss",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        caption=(*terms_caption(measured.evaluated), *reading(samples, comparisons), *failures_caption(measured)),
+    )
 
 
-def not_better_than_constant(table: pd.DataFrame) -> list[str]:
-    """Labels of the losses of `comparison` whose mean MAE is no lower than the constant count's."""
+def comparison_rows(setting: Setting, table: Table) -> list[dict[str, Any]]:
+    """The rows of a `comparison` for machines: terms, loss, seeds, and each metric with `_sd`, `_low`, `_high`."""
+    keys = {METRIC_NAMES[name]: name for name in (*METRICS, "game2")} | {"loss ms": "loss_ms"}
+    terms = {name: setting.first[name] for name in ("dataset", "dataset_params", "noise", "backbone", "recipe")}
     found = []
-    if not table.empty:
-        for _, group in table.groupby(GROUP, sort=False, dropna=False):
-            floor = group.loc[group["loss"] == CONSTANT, "mae"].iloc[0]
-            worse = group[(group["loss"] != CONSTANT) & ~(group["mae"] < floor)]
-            found += [f"{row.loss} ({row.backbone}, {row.dataset}, noise {row.noise})" for row in worse.itertuples()]
+    for row in table.rows:
+        cells = dict(zip((column.label for column in table.columns), row.cells, strict=True))
+        line = terms | {"protocol": setting.key, "loss": row.label, "seeds": int(cells["seeds"].value or 0)}
+        for title, key in keys.items():
+            cell = cells[title]
+            line |= {key: cell.value, f"{key}_sd": cell.sd, f"{key}_low": cell.low, f"{key}_high": cell.high}
+        found.append({key: value for key, value in line.items() if value is not None or key in METRICS})
     return found
 
 
-def loss_name(loss: str, params: str, defaults: Mapping[str, Any] | None) -> str:
-    """`pml[tau=2]`: the loss with the parameters (JSON text) that differ from its defaults."""
-    if defaults is None:
-        return loss
-    changed = {k: v for k, v in json.loads(params).items() if k not in defaults or defaults[k] != v}
-    return f"{loss}[{','.join(f'{k}={v}' for k, v in sorted(changed.items()))}]" if changed else loss
+def not_better_than_constant(setting: Setting) -> list[str]:
+    """Labels of the losses whose mean MAE is no lower than the constant count's, with the setting."""
+    rows = setting.measured.evaluated
+    means = rows.groupby("label", sort=False)[["mae", "constant_mae"]].mean()
+    return [f"{label} ({setting.title})" for label, mae, floor in means.itertuples() if not mae < floor]
 
 
-def terms_of(recipe: str, settings: str) -> str:
-    """What the runs of one table must have in common beside the recipe's name.
+def cost(measured: Measured, metrics: Sequence[str] = ()) -> Table:
+    """What a training step cost: milliseconds of the loss and of the whole step, training time, memory, by network.
 
-    Under the shared recipe every setting: runs of 10 and of 100 epochs are no comparison. Under the official and the
-    tuned recipe the settings differ from loss to loss by design.
+    Raises:
+        MixedProtocolError: If runs of one network differ in crops, batch, stride or machine.
+        ValueError: If no run has timings.
     """
-    return settings if recipe == "shared" else recipe
+    shown = {"loss_ms": ("loss ms", 1), "step_ms": ("step ms", 1), "train_seconds": ("train s", 0)}
+    shown |= {"peak_rss_mib": ("peak MiB", 0), "peak_device_mib": ("GPU MiB", 0)}
+    rows = measured.evaluated.drop_duplicates("run_id")
+    shown = {name: value for name, value in shown.items() if name in rows and rows[name].notna().any()}
+    if rows.empty or not shown:
+        raise ValueError("no finished run with timings: nothing to say about cost")
+    apart = ("noise", "noise_seed", *_AFTER)
+    machine = ("processor", "device", "threads", "torch")
+    groups = {str(backbone): inside for backbone, inside in rows.groupby("backbone", sort=False)}
+    for backbone, inside in groups.items():
+        check_comparable(inside, f"cost on {backbone}", apart, machine)
+    columns = [Column(title, backbone) for backbone in groups for title, _ in shown.values()]
+    body = [
+        Row(
+            label,
+            tuple(
+                plain_cell(inside.loc[inside["label"] == label, name], digits)
+                for inside in groups.values()
+                for name, (_, digits) in shown.items()
+            ),
+        )
+        for label in sorted(rows["label"].unique())
+    ]
+    first = rows.iloc[0]
+    return Table(
+        "cost", "Cost of training, by loss", "loss", tuple(columns), tuple(body),
+        (
+            f"{first['processor']}, {first['device']}, {first['threads']:.0f} thread(s), torch {first['torch']}; "
+            f"{recipe_words(first)}.",
+            "Means and standard deviations over runs, as recorded in training: other work on the machine slows them.",
+        ),
+    )  # fmt: skip
 
 
-def _row(runs: pd.DataFrame) -> dict[str, Any]:
-    row: dict[str, Any] = {"loss": runs["loss"].iloc[0], "head": runs["head"].iloc[0], "seeds": runs["seed"].nunique()}
-    for name in _METRICS:
-        row[name], row[f"{name}_sd"] = runs[name].mean(), runs[name].std(ddof=1)
-    return row | {name: runs[name].mean() for name in ("loss_ms", "step_ms", "train_seconds") if name in runs}
+def noise(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
+    """Losses by annotation noise: each level's error, and its change against clean labels.
+
+    The levels are this suite's; the papers do not state theirs.
+
+    Raises:
+        MixedProtocolError: If the rows differ in more than loss, noise and seed.
+        ValueError: If there is only one level, or an unknown metric.
+    """
+    _check_metrics(metrics)
+    rows = measured.evaluated
+    levels = sorted(rows["noise"].unique(), key=_noise_order) if len(rows) else []
+    if len(levels) < 2:
+        raise ValueError(f"a noise table needs runs with at least two noises; found {', '.join(levels) or 'none'}")
+    check_comparable(rows, "the noise table", ("noise",))
+    columns = {level: measured.samples(rows[rows["noise"] == level]) for level in levels}
+    comparisons = Comparisons(columns, [m for m in METRICS if m in metrics])
+    heads: list[Column] = []
+    parts: dict[str, list[Cell]] = {label: [] for label in sorted(rows["label"].unique())}
+    for level in levels:
+        for metric in _known(metrics):
+            cells = measured_cells(columns, metric, comparisons)
+            heads += [Column(METRIC_NAMES[metric], level)]
+            heads += [Column("change", level, "derived")] if level != levels[0] else []
+            for label, found in parts.items():
+                cell = cells[level].get(label) or absent_cell(measured, label, noise=level)
+                found += [cell] + ([_change(cells[levels[0]].get(label), cell)] if level != levels[0] else [])
+    body = [Row(label, tuple(cells)) for label, cells in parts.items()]
+    body.append(constant_row(columns, {level: rows[rows["noise"] == level] for level in levels}, heads, metrics))
+    read = (
+        f"change: of the mean, against {levels[0]}.",
+        "Training labels are noisy, test labels never; every loss saw the same wrong labels.",
+        *reading(_merged(columns), comparisons),
+    )
+    caption = (*terms_caption(rows, ("noise",)), *read, *failures_caption(measured))
+    title = "Losses under noisy annotations (levels ours)"
+    return Table("noise", title, "loss", tuple(heads), tuple(body), caption)
+
+
+def custom(
+    measured: Measured, rows: str = "label", columns: str = "dataset", metrics: Sequence[str] = ("mae",)
+) -> Table:
+    """A table of one's own: any field of the runs down, any across.
+
+    Args:
+        measured: What was measured.
+        rows: What goes down, a column of `Measured.runs`; `recipe_` may be left out (`epochs`).
+        columns: What goes across, likewise.
+        metrics: What is shown in each.
+
+    Raises:
+        ValueError: If a field or metric is unknown, or both fields are the same.
+        MixedProtocolError: If a column would mix terms, or a cell runs that differ in more than their seed.
+    """
+    _check_metrics(metrics)
+    frame = measured.evaluated
+    down, across = (_field(frame, name) for name in (rows, columns))
+    if down == across:
+        raise ValueError(f"rows and columns are both {down}; choose two fields")
+    free = {down, across, *_implied(down)}
+    frame = with_terms(frame, [name for name in free if name.startswith("recipe_")])
+    values = sorted(frame[across].unique(), key=str)
+    for value in values:
+        check_comparable(frame[frame[across] == value], f"the column {across}={value}", free)
+    part = measured.restricted(frame)
+    samples = {str(value): part.samples(frame[frame[across] == value], down) for value in values}
+    comparisons = Comparisons(samples, [m for m in METRICS if m in metrics])
+    heads, parts = [], {str(label): [] for label in sorted(frame[down].unique(), key=str)}  # type: ignore[var-annotated]
+    for value in map(str, values):
+        for metric in _known(metrics):
+            cells = measured_cells(samples, metric, comparisons)[value]
+            heads.append(Column(METRIC_NAMES[metric], value))
+            for label, found in parts.items():
+                found.append(cells.get(label) or Cell("not run"))
+    body = [Row(label, tuple(cells)) for label, cells in parts.items()]
+    body.append(constant_row(samples, {str(v): frame[frame[across] == v] for v in values}, heads, metrics))
+    return Table(
+        "custom", f"{down} by {across}", down, tuple(heads), tuple(body),
+        (*terms_caption(frame, free), *reading(_merged(samples), comparisons), *failures_caption(measured)),
+    )  # fmt: skip
+
+
+def _comparison_row(
+    measured: Measured, label: str, sample: Sample, cells: Mapping[str, Mapping[str, Cell]], several: bool
+) -> Row:
+    rows = measured.evaluated
+    rows = rows[rows["label"] == label]
+    mae = cells["mae"][label]
+    failed = measured.failed
+    reasons = tuple(
+        f"{label}: seed {seed} failed: {reason}"
+        for seed, reason in failed.loc[failed["label"] == label, ["seed", "reason"]].itertuples(index=False)
+    )
+    seeds = Cell(str(len(sample.seeds)), len(sample.seeds), notes=reasons)
+    span = Cell(f"{mae.low:.1f} to {mae.high:.1f}") if mae.low is not None and mae.high is not None else Cell("1 seed")
+    others = [cells[name][label] for name in ("rmse", "nae", "bias")]
+    own = [plain_cell(rows[name], 1) if name in rows else Cell() for name in ("game2", "loss_ms")]
+    return Row(label, (seeds, mae, *([span] if several else []), *others, *own))
+
+
+def _constant_row(rows: pd.DataFrame, several: bool) -> Row:
+    cells = [constant_cell(rows, name) for name in ("mae", "rmse", "nae", "bias")]
+    middle = [Cell()] if several else []
+    return Row(CONSTANT, (Cell(), cells[0], *middle, *cells[1:], Cell(), Cell()), reference=True)
+
+
+def _change(clean: Cell | None, noisy: Cell) -> Cell:
+    if clean is None or not clean.value or noisy.value is None:
+        return Cell()
+    share = 100 * (noisy.value / clean.value - 1)
+    return Cell(f"{share:+.0f} %", share)
+
+
+def _only_failed(measured: Measured) -> list[tuple[str, pd.DataFrame]]:
+    """The losses none of whose runs was measured."""
+    done = set(measured.evaluated["label"])
+    return [(str(k), rows) for k, rows in measured.failed.groupby("label", sort=True) if k not in done]
+
+
+def _merged(columns: Mapping[str, Mapping[str, Sample]]) -> dict[str, Sample]:
+    return {f"{column}/{label}": sample for column, samples in columns.items() for label, sample in samples.items()}
+
+
+def _noise_order(noise: str) -> tuple[str, float]:
+    kind, _, level = noise.partition(":")
+    try:
+        return (kind if kind != "none" else "", float(level or 0))
+    except ValueError:
+        return (noise, 0.0)
+
+
+def _check_metrics(metrics: Sequence[str]) -> None:
+    for metric in metrics:
+        check_known("metric", metric, METRICS)
+
+
+def _known(metrics: Sequence[str]) -> list[Metric]:
+    return [metric for metric in METRICS if metric in metrics]
+
+
+def _field(frame: pd.DataFrame, name: str) -> str:
+    if name not in frame and f"recipe_{name}" in frame:
+        return f"recipe_{name}"
+    check_known("field", name, map(str, frame.columns))
+    return name
+
+
+def _implied(field: str) -> tuple[str, ...]:
+    """Terms that differ where a field is an axis: another network has another stride and other weights."""
+    implied = {"backbone": NETWORK, "noise": ("noise_seed",), "dataset": ("dataset_params", "dataset_hash")}
+    return implied.get(field, ())

@@ -76,6 +76,8 @@ def test_mismatches_are_found_by_column(tmp_path: Path) -> None:
     assert "recipe_epochs is" in sentence
     assert mismatches(rows[rows["recipe_epochs"] == 5]) == []
     assert mismatches(rows.iloc[:0]) == []
+    (sentence,) = mismatches(frame(tmp_path / "versions", {}, {"loss_version": 9, "seed": 1}))
+    assert sentence.startswith("pml: loss_version is 1 (1 run) or 9 (1 run)")
 
 
 def test_select(tmp_path: Path) -> None:

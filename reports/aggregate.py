@@ -1,0 +1,126 @@
+"""Across settings: which loss does well on many data, networks and noises, not on one.
+
+Errors are normalised by the constant count's MAE of the same setting, so that 1 is as bad as predicting the mean of the
+training labels and lower is better. Only losses that were measured in every setting are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import rankdata
+
+from reports import stats
+from reports.measured import generator
+from reports.table import Cell, Column, Row, Table
+from reports.tables import Setting
+
+__all__ = ["Normalised", "normalised", "profile", "ranking", "table"]
+
+
+class Normalised(NamedTuple):
+    """Normalised MAE.
+
+    Attributes:
+        labels: L losses, in every setting.
+        settings: C titles.
+        scores: For each loss and setting the normalised MAE of each seed.
+    """
+
+    labels: tuple[str, ...]
+    settings: tuple[str, ...]
+    scores: dict[str, list[npt.NDArray[np.float64]]]
+
+    @property
+    def means(self) -> npt.NDArray[np.float64]:
+        """Mean over seeds, [C, L]."""
+        return np.array([[self.scores[label][c].mean() for label in self.labels] for c in range(len(self.settings))])
+
+
+def normalised(settings: Sequence[Setting]) -> Normalised:
+    """The errors of the losses that all settings have.
+
+    Raises:
+        ValueError: If there are fewer than two settings, or fewer than two losses in all of them.
+    """
+    if len(settings) < 2:
+        raise ValueError(f"comparing across settings needs at least two; found {len(settings)}")
+    frames = [setting.measured.evaluated for setting in settings]
+    common = set.intersection(*(set(frame["label"]) for frame in frames))
+    if len(common) < 2:
+        raise ValueError(
+            f"comparing across settings needs two losses that all {len(settings)} have; found {len(common)}"
+        )
+    labels = tuple(sorted(common))
+    scores = {
+        label: [
+            (rows["mae"] / rows["constant_mae"]).to_numpy(float)
+            for frame in frames
+            for rows in [frame[frame["label"] == label]]
+        ]
+        for label in labels
+    }
+    return Normalised(labels, tuple(setting.title for setting in settings), scores)
+
+
+def table(found: Normalised) -> Table:
+    """Interquartile mean, probability of improvement over the best other loss, and mean rank."""
+    ranks = rankdata(found.means, axis=1).mean(axis=0)
+    rows = []
+    for place, label in enumerate(found.labels):
+        centre = stats.interquartile_mean(found.scores[label], rng=generator("iqm", label))
+        better = [
+            stats.probability_of_improvement(
+                found.scores[label], found.scores[other], rng=generator("poi", label, other)
+            )
+            for other in found.labels
+            if other != label
+        ]
+        least = min(better, key=lambda interval: interval.estimate)
+        rows.append(
+            Row(
+                label,
+                (
+                    Cell(f"{centre.estimate:.3f}", centre.estimate, low=centre.low, high=centre.high),
+                    Cell(f"{centre.low:.3f} to {centre.high:.3f}"),
+                    Cell(f"{least.estimate:.2f}", least.estimate, low=least.low, high=least.high),
+                    Cell(f"{ranks[place]:.2f}", float(ranks[place])),
+                ),
+            )
+        )
+    columns = (
+        Column("IQM"), Column("95 % interval", kind="text"), Column("least P(better)"), Column("mean rank"),
+    )  # fmt: skip
+    caption = (
+        f"MAE divided by the constant count's, over {len(found.settings)} settings and all seeds; lower is better.",
+        "IQM: interquartile mean; its interval resamples seeds within each setting.",
+        "least P(better): probability that a run of this loss has a lower error than a run of the loss that is hardest "
+        "to beat for it, mean over settings.",
+    )
+    rows.sort(key=lambda row: float(row.cells[0].value or 0))
+    return Table("aggregate", "Across settings", "loss", columns, tuple(rows), caption)
+
+
+def profile(found: Normalised) -> pd.DataFrame:
+    """The performance profile: share of runs with at most each normalised error; label, threshold, share."""
+    most = max(float(scores.max()) for losses in found.scores.values() for scores in losses)
+    thresholds = np.linspace(0, most * 1.05, 200)
+    return pd.concat(
+        pd.DataFrame(
+            {"label": k, "threshold": thresholds, "share": stats.performance_profile(found.scores[k], thresholds)}
+        )
+        for k in found.labels
+    )
+
+
+def ranking(found: Normalised) -> stats.Ranking:
+    """Friedman's test and Nemenyi's critical difference over the settings.
+
+    Raises:
+        ValueError: If there are too few settings or losses for it.
+    """
+    return stats.friedman_nemenyi(found.means)

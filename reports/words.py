@@ -1,0 +1,89 @@
+"""What stands under a table: the terms of the comparison, how it is to be read, and what failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.measured import Comparisons, Measured, Sample
+from reports.protocol import protocol_hash
+
+__all__ = ["failures_caption", "reading", "recipe_words", "setting_title", "terms_caption"]
+
+_SELECTED = {
+    "val": "Weights of the epoch with the least MAE on val",
+    "last": "Weights of the last epoch",
+    "test_oracle": "Weights of the best epoch ON THE TEST SET (test_oracle: not comparable with honest selection)",
+}
+
+
+def terms_caption(rows: pd.DataFrame, apart: Iterable[str] = ()) -> tuple[str, ...]:
+    """What makes it a comparison: data, network, recipe, selection and seeds of the rows."""
+    if rows.empty:
+        return ()
+
+    def of(name: str) -> str:
+        return ", ".join(dict.fromkeys(str(value) for value in rows[name])) if name in rows else ""
+
+    seeds = rows.groupby("label")["seed"].nunique()
+    count = str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    heads = rows.groupby("head")["label"].unique()
+    heads_text = "; ".join(f"{head}: {', '.join(labels)}" for head, labels in heads.items())
+    releases = ", ".join(
+        dict.fromkeys(f"{d} {h[:8]}" for d, h in zip(rows["dataset"], rows["dataset_hash"], strict=True))
+    )
+    recipes = "; ".join(dict.fromkeys(recipe_words(row) for _, row in rows.iterrows()))
+    stated = [
+        f"Data: {releases}, split {of('split')}."
+        + ("" if of("noise") == "none" else f" Training noise: {of('noise')}."),
+        f"Network: {of('backbone')} at stride {of('stride')}, start {of('weights')}; heads {heads_text}.",
+        f"Recipe: {recipes}. {'; '.join(_SELECTED[s] for s in rows['selection'].unique())}.",
+        f"{count} seed{'' if count == '1' else 's'}; protocol {', '.join(protocol_hash(rows, apart).unique())}.",
+    ]
+    if "nwpu" in set(rows["dataset"]):
+        stated.append("NWPU-Crowd is measured on its official val: its test labels are hidden.")
+    return tuple(stated)
+
+
+def failures_caption(measured: Measured) -> tuple[str, ...]:
+    """How many runs failed or are unfinished, of how many."""
+    states = measured.runs.drop_duplicates("run_id")["state"].value_counts()
+    missing = {name: int(number) for name, number in states.items() if name != "done"}
+    if not missing:
+        return ()
+    words = ", ".join(f"{number} {name}" for name, number in missing.items())
+    return (f"Of {int(states.sum())} runs {words}.",)
+
+
+def reading(samples: Mapping[str, Sample], comparisons: Comparisons) -> tuple[str, ...]:
+    """How the numbers are to be read."""
+    most = max((len(sample.seeds) for sample in samples.values()), default=0)
+    if most < 2:
+        return ("1 seed: no interval over seeds, and nothing is separated.",)
+    few = " Fewer than five seeds: wide small-sample intervals." if most < 5 else ""
+    pairs = len(comparisons.table) // max(comparisons.table["metric"].nunique(), 1) if len(comparisons.table) else 0
+    tested = f"Separated: paired test on the same seeds and images, 5 % after Holm's correction for {pairs} pairs."
+    return ("± standard deviation over seeds; intervals over seeds and images." + few, *([tested] if pairs else []))
+
+
+def recipe_words(row: Any) -> str:
+    """The recipe in a few words, from a row of `results.load()`."""
+    if row["recipe"] == "official":
+        return "official recipe of each loss"
+    return (
+        f"{row['recipe']}, {row['recipe_epochs']:.0f} epochs of {row['recipe_crop']:.0f} px crops, "
+        f"batch {row['recipe_batch_size']:.0f}, {row['recipe_optimizer']} {row['recipe_lr']:g}"
+    )
+
+
+def setting_title(row: Mapping[str, Any]) -> str:
+    """Data, noise, network and recipe in one line."""
+    params = json.loads(row["dataset_params"])
+    data = row["dataset"] + (f"[{','.join(f'{k}={v}' for k, v in sorted(params.items()))}]" if params else "")
+    words = "" if row["noise"] == "none" else f", training noise {row['noise']}"
+    epochs = "" if row["recipe"] == "official" else f", {row['recipe_epochs']:.0f} epochs"
+    chosen = "" if row["selection"] == "val" else f", selected by {row['selection']}"
+    return f"{data} {row['split']}{words} · {row['backbone']} · {row['recipe']} recipe{epochs}{chosen}"
