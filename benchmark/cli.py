@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from losses.discovery import suggestion
 
@@ -55,6 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """Adds what was probably meant to the error of a misspelt command or value."""
 
+    gathers: str | None = None
+    """A list of words that may go on behind options; argparse before Python 3.13 refuses those."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Puts words behind options into the list that gathers them."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest and self.gathers is not None:
+            words = next((place for place, word in enumerate(rest) if word.startswith("-")), len(rest))
+            getattr(found, self.gathers).extend(rest[:words])
+            rest = rest[words:]
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         """Prints the usage, the message and a suggestion."""
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from ([^)]*)\)", message)
@@ -83,7 +95,10 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
     _add_run(commands)
     _add_store(commands)
+    _add_report(commands)
+    _add_predict(commands)
     _add_data(commands)
+    _add_results(commands)
     _add_doctor(commands)
     return parser
 
@@ -112,15 +127,23 @@ _EXAMPLES = """examples:
 
 
 def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
-    for name, text in (
-        ("run", "train every combination of losses, networks, data, noise and seeds"),
-        ("plan", "show what `run` would do, and do nothing"),
+    for name, text, action in (
+        ("run", "train every combination of losses, networks, data, noise and seeds", "benchmark.run:run"),
+        ("plan", "show what `run` would do, and do nothing", "benchmark.run:run"),
+        (
+            "reproduce",
+            "train what is missing of a table of the paper, and hold the published numbers against it",
+            "benchmark.reproduce:reproduce",
+        ),
     ):
-        run = _command(commands, name, "benchmark.run:run", text, _EXAMPLES if name == "run" else "")
-        run.usage = f"benchmark {name} [options]"
+        run = _command(commands, name, action, text, _EXAMPLES if name == "run" else "")
+        run.usage = f"benchmark {name} {'TABLE ' if name == 'reproduce' else ''}[options]"
         run.set_defaults(dry_run=name == "plan")
         axes = run.add_argument_group("what is compared (each replaces that axis of the study)")
-        axes.add_argument("--study", default=None, help="a built-in study or a YAML file (default: quick)")
+        if name == "reproduce":
+            run.add_argument("study", choices=("table2", "table4"), metavar="TABLE", help="table2 or table4")
+        else:
+            axes.add_argument("--study", default=None, help="a built-in study or a YAML file (default: quick)")
         axes.add_argument("--losses", nargs="+", metavar="LOSS", help="names, parameters in brackets: pml[tau=2]")
         axes.add_argument("--backbones", nargs="+", metavar="NET", help="names, or timm:NAME")
         axes.add_argument("--datasets", nargs="+", metavar="DATA", help="names, parameters in brackets")
@@ -184,6 +207,82 @@ def _add_store(commands: argparse._SubParsersAction[_Parser]) -> None:
         command.add_argument("--json", action="store_true", help="for machines")
 
 
+_PREDICT = """Images are resized by the rule and scale of the run's own dataset, whatever
+--dataset says, and padded and counted as when the run was measured. Small ones
+are padded. No annotation is read. Exit status: 1 if an image could not be read
+(the others are done), 2 if the command could not be carried out.
+
+formats: table; csv (id,count,path) and json (with the points of a point loss,
+pixels of the image file), all digits; nwpu: lines of "id count", 4 decimals,
+for the evaluation server of NWPU-Crowd, as the authors' sample code prints
+them. The server could not be tested.
+
+examples:
+  benchmark predict 3f2a photo.jpg more/ --format csv --out counts.csv
+  benchmark predict 3f2a --dataset nwpu --split hidden --data-root ~/data --format nwpu --out submission.txt"""
+
+
+_REPORT = """examples:
+  benchmark report -o runs                       the page: report/index.html
+  benchmark report table4 -o runs --format latex --out table4.tex
+  benchmark report comparison --where dataset=shanghaitech_b noise=none
+  benchmark report custom --rows label --columns backbone --metrics mae nae"""
+
+
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
+    report = _command(commands, "report", "benchmark.report:report", "make tables and a page of a store", _REPORT)
+    names = ("comparison", "table2", "table3", "table4", "noise", "cost", "custom", "coverage")
+    report.add_argument(
+        "table", nargs="?", choices=names, metavar="TABLE",
+        help=f"one table ({', '.join(names)}); without: the page, with all of them and the figures",
+    )  # fmt: skip
+    report.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
+    report.add_argument(
+        "--recorded", type=Path, nargs="+", metavar="FOLDER", help="recorded studies in place of a store"
+    )
+    report.add_argument(
+        "--where", nargs="+", metavar="FIELD=VALUE", default=[],
+        help="only these runs: loss=pml,bl dataset=ucf_qnrf epochs=20 ... (columns of results.load())",
+    )  # fmt: skip
+    one = report.add_argument_group("one table")
+    formats = ("terminal", "markdown", "csv", "latex", "html", "json")
+    one.add_argument("--format", choices=formats, default="terminal", help="how it is printed (default: terminal)")
+    one.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+    one.add_argument(
+        "--metrics", nargs="+", metavar="METRIC", help="mae, rmse, nae, bias; table3: f1, precision, recall"
+    )
+    one.add_argument("--dataset", default="ucf_qnrf", help="of table4 (default: ucf_qnrf, the paper's)")
+    one.add_argument("--rows", default="label", metavar="FIELD", help="of a custom table (default: label, the loss)")
+    one.add_argument("--columns", default="dataset", metavar="FIELD", help="of a custom table (default: dataset)")
+    page = report.add_argument_group("the page")
+    page.add_argument("--to", type=Path, default=Path("report"), metavar="FOLDER", help="where to (default: report)")
+    page.add_argument("--title", default="Crowd-counting losses compared", help="of the page")
+    page.add_argument("--data-root", type=Path, help="folder of the datasets, for sample images")
+    page.add_argument("--no-images", action="store_true", help="leave the sample images out")
+
+
+def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = "count the people in images with a finished run's weights"
+    predict = _command(commands, "predict", "benchmark.predict:predict", text, _PREDICT)
+    predict.usage = "benchmark predict RUN [IMAGE|FOLDER ...] [options]"
+    predict.gathers = "images"
+    predict.add_argument("run", metavar="RUN", help="the run's id, or how it begins; `benchmark list` shows them")
+    predict.add_argument(
+        "images", nargs="*", metavar="IMAGE|FOLDER", help="image files (JPEG, PNG, BMP, WebP), or folders of them"
+    )
+    predict.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
+    predict.add_argument(
+        "--select", choices=("val", "last"), default="val", help="which epoch's weights are used (default: val)"
+    )
+    predict.add_argument("--format", choices=("table", "csv", "json", "nwpu"), default="table", help="default: table")
+    predict.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
+    predict.add_argument("--split", help="instead of images: this split of the dataset (train, val, test, hidden)")
+    predict.add_argument("--dataset", metavar="DATA", help="of the split, parameters in brackets (default: the run's)")
+    predict.add_argument("--data-root", type=Path, help="folder of the datasets (default: $CROWD_DATA, ./data)")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    predict.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, as runs have)")
+
+
 def _add_data(commands: argparse._SubParsersAction[_Parser]) -> None:
     data = commands.add_parser("data", help="look at datasets", description="Look at datasets.")
     actions = data.add_subparsers(metavar="ACTION", required=True)
@@ -197,6 +296,54 @@ def _add_data(commands: argparse._SubParsersAction[_Parser]) -> None:
     export.set_defaults(data_root=None)
     for command in (listing, check):
         command.add_argument("--data-root", "--root", type=Path, dest="data_root", help="folder of the datasets")
+        command.add_argument("--json", action="store_true", help="for machines")
+
+
+_RESULTS = """A recorded study is a folder of small files for git: study.json, runs.jsonl, history.parquet,
+images.parquet and summary.csv. Weights are no part of it.
+
+examples:
+  benchmark results export noise -o runs --where dataset=shanghaitech_b --author "Our lab"
+  benchmark results check results/recorded/noise
+  benchmark results merge ours/noise theirs/noise --into results/recorded/noise-both
+  benchmark results import results/recorded/noise-both -o runs"""
+
+
+def _add_results(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = "record studies under version control, and put those of several labs together"
+    results = commands.add_parser(
+        "results", help=text, description=text[0].upper() + text[1:] + ".", epilog=_RESULTS,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    actions = results.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
+    place = Path("results/recorded")
+    export = _command(actions, "export", "benchmark.recorded:export", "write runs of a store as a recorded study")
+    export.add_argument("name", metavar="NAME", help="of the study, and of its folder")
+    export.add_argument("--to", type=Path, default=place, metavar="FOLDER", help=f"it goes to FOLDER/NAME ({place})")
+    export.add_argument(
+        "--where", action="extend", nargs="+", default=[], metavar="FIELD=VALUE",
+        help="only runs with a row like this; they are recorded whole, with all their evaluations",
+    )  # fmt: skip
+    export.add_argument("--skip-unreadable", action="store_true", help="leave out runs that cannot be read")
+    take = _command(actions, "import", "benchmark.recorded:import_study", "write the runs of a study into a store")
+    take.add_argument("folder", type=Path, metavar="FOLDER", help="the study")
+    merge = _command(actions, "merge", "benchmark.recorded:merge", "put studies together that are comparable")
+    merge.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="the studies")
+    merge.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="folder of the new study")
+    merge.add_argument("--name", help="of the new study (default: the name of its folder)")
+    merge.add_argument("--allow-identical", action="store_true", help="take a run that is the same in several once")
+    listing = _command(actions, "list", "benchmark.recorded:list_studies", "list the recorded studies below a folder")
+    listing.add_argument("folder", type=Path, nargs="?", default=place, metavar="FOLDER", help=f"default: {place}")
+    check = _command(actions, "check", "benchmark.recorded:check", "recompute a study's numbers from its images")
+    check.add_argument("folder", type=Path, metavar="FOLDER", help="the study")
+    for command in (export, merge):
+        command.add_argument("--title", default="", help="what it is about")
+        command.add_argument("--author", default="", help="by whom")
+        command.add_argument("--without-windows", action="store_false", dest="windows", help="drop the 64-px windows")
+        command.add_argument("--force", action="store_true", help="replace the study that lies there")
+    for command in (export, take):
+        command.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
+    for command in (export, take, merge, listing, check):
         command.add_argument("--json", action="store_true", help="for machines")
 
 

@@ -1,0 +1,223 @@
+"""`benchmark report`: a store's tables, and the page with everything on it. Reads the store, changes nothing in it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.markup import escape
+
+from benchmark.show import console, progress_console
+from reports import paper, render, tables
+from reports.measured import Measured
+from reports.protocol import select
+from reports.table import Table
+from results.atomic import write_text
+from results.spec import EvaluationSpec
+from results.store import Store, StoreError
+
+__all__ = ["Found", "find", "measured_in", "report"]
+
+_SUFFIX = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json", "html": "html", "terminal": "txt"}
+
+
+class Found(NamedTuple):
+    """What was read: measurements, epochs, and what could not be read."""
+
+    measured: Measured
+    history: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def report(options: argparse.Namespace) -> int:
+    """Prints one table, or writes the page; 1 if something could not be read, 2 if there is nothing to report."""
+    if options.table == "coverage":
+        return _coverage(options)
+    found = find(options)
+    for problem in found.problems:
+        progress_console.print(f"[yellow]left out:[/] {escape(problem)}", soft_wrap=True)
+    if options.table is None:
+        return _page(options, found)
+    made = _tables(options, found.measured)
+    if options.format == "terminal" and options.out is None:
+        for table in made:
+            console.print(render.terminal(table, console.width))
+            console.print()
+    else:
+        text = "\n".join(render.FORMATS[options.format](table) for table in made)
+        _write(options.out, text)
+    return 1 if found.problems else 0
+
+
+def find(options: argparse.Namespace) -> Found:
+    """Reads the store (or recorded studies) that the options name, and keeps what --where selects.
+
+    Raises:
+        StoreError: If there is no such folder.
+        ValueError: If a condition cannot be read or selects nothing.
+    """
+    problems: list[str] = []
+    if options.recorded:
+        from benchmark.recorded import read_all
+
+        frame, images, history = read_all(options.recorded)
+        measured = Measured(frame, images, _defaults(frame))
+    else:
+        store = Store(options.output)
+        if not store.root.is_dir():
+            raise StoreError(f"{store.root} is no folder; name the --output of `benchmark run`")
+        frame = store.load(problems=problems)
+        measured = Measured.of(store, frame, _defaults(frame), problems)
+        history = store.histories(frame["run_id"].unique() if len(frame) else [], problems=problems)
+    if options.where:
+        measured = measured.restricted(select(measured.runs, options.where))
+    return Found(measured, history, tuple(problems))
+
+
+def measured_in(store: Store, frame: pd.DataFrame) -> Measured:
+    """The rows of `store.load()` with their per-image counts."""
+    return Measured.of(store, frame, _defaults(frame))
+
+
+def _defaults(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The default parameters of the losses; of one that this version does not know, every parameter is shown."""
+    import losses
+    from benchmark.plan import loss_defaults
+
+    found = set(map(str, frame["loss"])) if len(frame) else set()
+    return {name: dict(loss_defaults(name)) if name in losses.names() else {} for name in found}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def _tables(options: argparse.Namespace, measured: Measured) -> list[Table]:
+    """The tables that were asked for."""
+    chosen = {"metrics": options.metrics} if options.metrics else {}
+    make: dict[str, Callable[[], Sequence[Table]]] = {
+        "comparison": lambda: [tables.comparison(setting) for setting in _settings(measured)],
+        "table2": lambda: [paper.table2(measured, **chosen)],
+        "table3": lambda: [paper.table3(measured, **chosen)],
+        "table4": lambda: [paper.table4(measured, dataset=options.dataset, **chosen)],
+        "noise": lambda: [tables.noise(measured, **chosen)],
+        "cost": lambda: [tables.cost(measured)],
+        "custom": lambda: [tables.custom(measured, options.rows, options.columns, **chosen)],
+    }
+    return list(make[options.table]())
+
+
+def _settings(measured: Measured) -> list[tables.Setting]:
+    found = tables.settings(measured)
+    if not found:
+        raise ValueError("no run was measured: nothing to compare; see `benchmark status`")
+    return found
+
+
+def _coverage(options: argparse.Namespace) -> int:
+    """Simulates how often the intervals hold what they promise."""
+    from reports.coverage import coverage_table
+
+    table = coverage_table()
+    if options.format == "terminal" and options.out is None:
+        console.print(render.terminal(table, console.width))
+    else:
+        _write(options.out, render.FORMATS[options.format](table))
+    return 0
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is None:
+        print(text, end="")  # noqa: T201
+    else:
+        write_text(path, text)
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page
+
+
+def _page(options: argparse.Namespace, found: Found) -> int:
+    """Writes `index.html`, and every figure and table on it as files of their own."""
+    from reports.overview import overview
+    from reports.page import html
+    from reports.plots import save
+
+    _check_outside(options)
+    examples = None if options.no_images or options.recorded else _examples(options)
+    made = overview(
+        found.measured,
+        found.history,
+        title=options.title,
+        problems=found.problems,
+        examples=examples,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        program=f"crowd-loss-benchmark {version('crowd-loss-benchmark')}",
+    )
+    folder: Path = options.to
+    for table in made.tables:
+        for name in ("markdown", "csv", "latex"):
+            write_text(folder / "tables" / f"{table.name}.{_SUFFIX[name]}", render.FORMATS[name](table))
+    for plot in made.plots:
+        save(plot, folder / "figures")
+    text = html(made.page)
+    write_text(folder / "index.html", text)
+    for warning in (line for part in made.page.parts for line in part.warnings):
+        progress_console.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True)
+    console.print(
+        f"{folder / 'index.html'}: {len(text.encode()) / 1e6:.1f} MB, {len(made.tables)} tables, "
+        f"{len(made.plots)} figures, also in {folder}/tables and {folder}/figures",
+        soft_wrap=True,
+    )
+    return 1 if found.problems else 0
+
+
+def _check_outside(options: argparse.Namespace) -> None:
+    """The report is never written into the store: reporting changes nothing there."""
+    target, store = options.to.resolve(), options.output.resolve()
+    if not options.recorded and (target == store or store in target.parents):
+        raise ValueError(f"--to {options.to} lies in the store {options.output}; choose a folder outside it")
+
+
+def _examples(options: argparse.Namespace) -> Callable[[tables.Setting], Sequence[Any]]:
+    """Sample images of a setting: of the loss with the least MAE, its first seed."""
+
+    def find_examples(setting: tables.Setting) -> Sequence[Any]:
+        from reports.plots_samples import Example
+        from runners import data
+        from runners.data.reading import DataError
+        from runners.predict import samples
+
+        rows = setting.measured.evaluated
+        best = rows.groupby("label")["mae"].mean().idxmin()
+        row = rows[rows["label"] == best].sort_values("seed").iloc[0]
+        folder = Store(options.output).run(row["run_id"])
+        spec = folder.spec()
+        try:
+            dataset = data.build(spec.dataset, root=options.data_root, **spec.dataset_params)
+            found = samples(folder, dataset, evaluation=EvaluationSpec(selection=row["selection"], split=row["split"]))
+        except (DataError, StoreError) as error:
+            raise ValueError(f"{error}; --data-root names the folder of the datasets") from error
+        return [
+            Example(
+                title=f"{item.choice}, {best}",
+                id=item.id,
+                image=item.image,
+                points=item.true_points,
+                density=None if item.density is None else item.density.astype(float),
+                stride=item.stride,
+                predicted_points=item.points,
+                true=item.true,
+                predicted=item.predicted,
+                window_error=item.window_errors,
+            )
+            for item in found
+        ]
+
+    return find_examples

@@ -1,0 +1,169 @@
+"""`benchmark report` and `reproduce` on the command line: what they write, refuse and leave alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark.cli import main
+from results.store import Store
+from tests.reports.fake_store import add_failure, add_run, fake_spec, fake_store
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() + str(path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return fake_store(tmp_path / "runs", ("pml", "bl"), [0, 1]).root
+
+
+def run(*words: object) -> int:
+    return main(["report", *map(str, words)])
+
+
+def test_the_page_and_its_files(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = fingerprint(root)
+    assert run("-o", root, "--to", tmp_path / "out", "--title", "A study") == 0
+    assert fingerprint(root) == before
+    assert "<h1>A study</h1>" in (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    names = {path.suffix for path in (tmp_path / "out/tables").iterdir()}
+    assert names == {".md", ".csv", ".tex"}
+    assert {path.suffix for path in (tmp_path / "out/figures").iterdir()} == {".png", ".pdf", ".csv"}
+    captured = capsys.readouterr()
+    assert "No sample images" in captured.err
+    assert "--data-root" in captured.err
+    assert "index.html" in captured.out
+
+
+def test_the_report_is_never_written_into_the_store(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-o", root, "--to", root / "report") == 2
+    assert "lies in the store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["comparison", "table2", "table3", "table4", "cost", "custom"])
+def test_every_table_in_every_format(
+    root: Path, table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = fingerprint(root)
+    for name in ("terminal", "markdown", "csv", "latex", "html", "json"):
+        assert run(table, "-o", root, "--format", name) == 0
+        printed = capsys.readouterr().out
+        assert len(printed) > 200
+        assert run(table, "-o", root, "--format", name, "--out", tmp_path / "file") == 0
+        capsys.readouterr()
+        assert (tmp_path / "file").read_text(encoding="utf-8").strip() == printed.strip() or name == "terminal"
+    assert fingerprint(root) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table5"], "Did you mean table"),
+        (["comparison", "--metric", "mae"], "Did you mean --metrics"),
+    ],
+)
+def test_misspelt_words(root: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(*words, "-o", root)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["custom", "--rows", "backbon"], "Did you mean backbone"),
+        (["custom", "--metrics", "mse"], "unknown metric 'mse'"),
+        (["comparison", "--where", "los=pml"], "Did you mean loss"),
+        (["comparison", "--where", "loss=gl"], "no run has loss=gl; loss is one of: bl, pml"),
+        (["noise"], "at least two noises"),
+        (["table3", "--metrics", "mae"], "unknown metric 'mae'"),
+        (["table4", "--metrics", "f1"], "unknown metric 'f1'"),
+    ],
+)
+def test_mendable_errors_are_one_line(
+    root: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words, "-o", root) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_no_store_and_an_empty_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-o", tmp_path / "nowhere") == 2
+    assert "is no folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run("-o", tmp_path / "empty", "--to", tmp_path / "out") == 2
+    assert "no runs: nothing to report" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    store = Store(tmp_path / "failed")
+    add_failure(store, fake_spec("pml"))
+    assert run("-o", store.root, "--to", tmp_path / "out") == 2
+    assert "no run has a measurement yet (1 failed)" in capsys.readouterr().err
+
+
+def test_broken_records_are_left_out_and_the_rest_is_written(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half, newer, no_images, no_spec = (Store(root).run(fake_spec("l2", seed).run_id) for seed in range(4))
+    for seed in range(4):
+        add_run(Store(root), fake_spec("l2", seed))
+    (half.path / "record.json").write_text((half.path / "record.json").read_text()[:200])
+    record = json.loads((newer.path / "record.json").read_text()) | {"schema_version": 99}
+    (newer.path / "record.json").write_text(json.dumps(record))
+    (no_images.path / "eval/val-test-m1/images.parquet").write_bytes(b"PAR1 and nothing else")
+    (no_spec.path / "spec.json").write_text('{"loss": 3}')
+    before = fingerprint(root)
+    assert run("-o", root, "--to", tmp_path / "out") == 1
+    assert fingerprint(root) == before
+    said = capsys.readouterr().err
+    for folder, reason in (
+        (half, "no whole JSON file"),
+        (newer, "schema 99"),
+        (no_images, "no readable parquet"),
+        (no_spec, "no valid RunSpec"),
+    ):
+        assert folder.run_id in said
+        assert reason in said
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert page.count("Left out:") == 4
+    assert "<h2>" in page
+
+
+def test_mixed_protocols_are_refused_by_a_table_and_kept_apart_on_the_page(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(Store(root), fake_spec("l2", 0, recipe={"epochs": 9}))
+    assert run("table4", "-o", root) == 2
+    said = capsys.readouterr().err
+    assert "recipe_epochs is 5 (4 runs) or 9 (1 run)" in said or "recipe_epochs is 9 (1 run) or 5 (4 runs)" in said
+    assert run("table4", "-o", root, "--where", "epochs=5") == 0
+    assert run("-o", root, "--to", tmp_path / "out") == 0
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "9 epochs" in page
+    assert "No Table 4 on ucf_qnrf: the columns of vgg19 would mix" in page
+
+
+def test_reproduce_trains_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "reproduce", "table4", "--losses", "pml", "--backbones", "tiny",
+        "--datasets", "synthetic[train=8,val=2,test=4]",
+        "--weights", "none", "--epochs", "1", "--crop", "64", "--seeds", "0", "1", "-o", str(tmp_path / "runs"),
+    ]  # fmt: skip
+    assert main([*words, "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)["table"]
+    cells = dict(zip((c["label"] for c in table["columns"]), table["rows"][0]["cells"], strict=True))
+    assert cells["seeds"]["text"] == "2"
+    assert cells["measured"]["low"] < cells["measured"]["value"] < cells["measured"]["high"]
+    assert cells["published"]["text"] == "–"
+    assert main(words) == 0
+    assert "Reproduction of Table 4" in capsys.readouterr().out
