@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
-from reports import stats
+from reports import many
 from reports.measured import generator
 from reports.table import Cell, Column, Row, Table
 from reports.tables import Setting
@@ -72,9 +72,9 @@ def table(found: Normalised) -> Table:
     ranks = rankdata(found.means, axis=1).mean(axis=0)
     rows = []
     for place, label in enumerate(found.labels):
-        centre = stats.interquartile_mean(found.scores[label], rng=generator("iqm", label))
+        centre = many.interquartile_mean(found.scores[label], rng=generator("iqm", label))
         better = [
-            stats.probability_of_improvement(
+            many.probability_of_improvement(
                 found.scores[label], found.scores[other], rng=generator("poi", label, other)
             )
             for other in found.labels
@@ -111,16 +111,16 @@ def profile(found: Normalised) -> pd.DataFrame:
     thresholds = np.linspace(0, most * 1.05, 200)
     return pd.concat(
         pd.DataFrame(
-            {"label": k, "threshold": thresholds, "share": stats.performance_profile(found.scores[k], thresholds)}
+            {"label": k, "threshold": thresholds, "share": many.performance_profile(found.scores[k], thresholds)}
         )
         for k in found.labels
     )
 
 
-def ranking(found: Normalised) -> stats.Ranking:
+def ranking(found: Normalised) -> many.Ranking:
     """Friedman's test and Nemenyi's critical difference over the settings.
 
     Raises:
         ValueError: If there are too few settings or losses for it.
     """
-    return stats.friedman_nemenyi(found.means)
+    return many.friedman_nemenyi(found.means)

@@ -170,38 +170,34 @@ def coverage_table(**options: Any) -> Table:
         **options: As of `coverage`.
     """
     found = coverage(**options)
-    nominal = 100 * options.get("level", 0.95)
-    columns = [Column(label, f"covered, nominal {nominal:g} %") for label in list(_RATES.values())[:3]]
-    columns += [Column("median width", "", "text")]
-    columns += [
-        Column(label, f"told apart though equal, nominal {100 - nominal:g} %") for label in list(_RATES.values())[3:]
-    ]
+    groups = dict.fromkeys(list(_RATES)[:3], "covers") | dict.fromkeys(list(_RATES)[3:], "false alarms")
+    columns = [Column(words, groups[name]) for name, words in _RATES.items()]
+    columns.insert(3, Column("width", "covers"))
     rows = []
     for line in found.to_dict("records"):
-        shares = [Cell(f"{100 * line[name]:.1f} ± {100 * line[f'{name}_se']:.1f}", 100 * line[name]) for name in _RATES]
-        width = Cell(number(100 * line["width"], 0) + " %", 100 * line["width"])
-        label = f"{line['regime']} dominate" if line["regime"] != "mixed" else "mixed"
-        rows.append(Row(f"{label}, {line['metric'].upper()}, {line['seeds']} seeds", (*shares[:3], width, *shares[3:])))
-    first = found.iloc[0]
+        shares = [Cell(f"{100 * line[name]:.1f}", 100 * line[name], 100 * line[f"{name}_se"]) for name in _RATES]
+        shares.insert(3, Cell(number(100 * line["width"], 0), 100 * line["width"]))
+        label = f"{line['regime']}, {line['metric'].upper()}, {line['seeds']} seeds"
+        rows.append(Row(label, tuple(shares)))
+    first, nominal = found.iloc[0], 100 * options.get("level", 0.95)
     caption = (
-        f"{first['trials']} simulated benchmarks a row, {first['images']} images; ± is the Monte-Carlo standard error.",
-        "Widths are shares of the true metric. The model and its regimes are in reports/coverage.py.",
+        f"Per cent of {first['trials']} simulated benchmarks of {first['images']} images, in which images, seeds or "
+        "both (mixed) vary most; the model is described in reports/coverage.py.",
+        f"covers, nominal {nominal:g}: intervals of this report; plain percentiles of a crossed bootstrap; t over "
+        "seeds. width: median width of the first, as a share of the truth.",
+        f"false alarms, at most {100 - nominal:g} wanted: two equal losses told apart by the test that decides here, "
+        "and by Wilcoxon's over the images.",
+        f"Monte-Carlo standard error: at most {100 * max(found[f'{name}_se'].max() for name in _RATES):.1f}.",
     )
-    return Table(
-        "coverage",
-        "How often the intervals hold what they promise",
-        "what varies",
-        tuple(columns),
-        tuple(rows),
-        caption,
-    )
+    title = "How often the intervals hold what they promise"
+    return Table("coverage", title, "what varies", tuple(columns), tuple(rows), caption)
 
 
 _RATES = {
-    "interval": "seeds x images",
-    "percentile": "percentiles",
+    "interval": "ours",
+    "percentile": "percentile",
     "seeds_only": "seeds only",
-    "p": "p",
+    "p": "ours",
     "p_images": "Wilcoxon",
 }
 """The measured shares, and what they are called in a table."""
