@@ -66,10 +66,10 @@ def predict(options: argparse.Namespace) -> int:
         _check_nwpu(sources, official)
     if options.out is not None and options.out.is_dir():
         raise ValueError(f"--out {options.out} is a folder; name a file")
-    from benchmark.run import _devices
+    from benchmark.run import devices_of
     from runners.predict import Predictor
 
-    predictor = Predictor(folder, options.select, _devices(options.device)[0], options.threads)
+    predictor = Predictor(folder, options.select, devices_of(options.device)[0], options.threads)
     if options.format == "nwpu" and predictor.spec.dataset != "nwpu":
         _warn(f"run {folder.run_id} was trained on {predictor.spec.dataset}, not on nwpu")
     counted, failed = _predicted(predictor, sources)

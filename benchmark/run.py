@@ -26,7 +26,7 @@ from results.spec import EvaluationSpec, Recipe
 from results.store import RunFolder, State, Store
 from runners.job import Job, Place
 
-__all__ = ["Done", "carry_out", "failures_of", "outcome", "run"]
+__all__ = ["Done", "carry_out", "devices_of", "failures_of", "outcome", "run"]
 
 _NETWORK = ("backbones", "head", "stride", "weights")
 _AXES = ("losses", "datasets", "noises", "seeds", "noise_seed", "selections", "recipe", "budget", *_NETWORK)
@@ -110,7 +110,7 @@ class _Engine:
     def __init__(self, options: argparse.Namespace, study: Study, store: Store) -> None:
         self.options, self.store = options, store
         self.evaluations = tuple(EvaluationSpec(selection=rule) for rule in study.selections)
-        self.devices = _devices(options.device)
+        self.devices = devices_of(options.device)
         on_gpu = self.devices[0] != "cpu"
         self.place = Place(
             data_root=_absolute(options.data_root),
@@ -208,13 +208,13 @@ def _check_place(options: argparse.Namespace) -> None:
     Raises:
         PlanError: If it is not here.
     """
-    _devices(getattr(options, "device", "cpu"))
+    devices_of(getattr(options, "device", "cpu"))
     tracker = getattr(options, "tracker", None)
     if tracker is not None and importlib.util.find_spec(tracker) is None:
         raise PlanError(f"--tracker {tracker} needs a package that is not installed: pip install {tracker}")
 
 
-def _devices(wanted: str) -> list[str]:
+def devices_of(wanted: str) -> list[str]:
     """The devices to use.
 
     Raises:

@@ -34,7 +34,6 @@ from runners.counter import Counter, predict, row
 from runners.data import cache
 from runners.data.datasets.base import CrowdDataset, Entry, Resize
 from runners.data.loader import collate
-from runners.data.places import cache_folder
 from runners.data.reading import DataError
 from runners.data.transforms import WholeImages
 from runners.job import Place
@@ -336,7 +335,7 @@ class _Split:
     def __init__(self, dataset: CrowdDataset, split: str, cache_dir: Path | str | None) -> None:
         self.dataset = dataset
         self.entries = {entry.id: entry for entry in dataset.entries(split)}
-        self.prepared = _in_cache(dataset, split, cache_dir)
+        self.prepared = cache.opened(dataset, split, cache_dir)
 
     def read(self, id: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         """The prepared image and the true points in it."""
@@ -353,14 +352,6 @@ class _Split:
         size = self.dataset.prepared_size(height, width)
         annotation = cache.fit_annotation(self.dataset.read_annotation(entry), (height, width), size)
         return cache.resize_image(stored, size), annotation.points
-
-
-def _in_cache(dataset: CrowdDataset, split: str, cache_dir: Path | str | None) -> cache.Prepared | None:
-    """The prepared split if it was made before. Its key hashes the split's files: asked for only if there is any."""
-    place, name = cache_folder(cache_dir) / "prepared", f"{dataset.name}-{split}-"
-    if not dataset.on_disk or not any(place.glob(f"{name}*/meta.json")):
-        return None
-    return cache._open(place / f"{name}{cache._key(dataset, split)}")
 
 
 def _example(choice: Choice, stored: dict[str, object], images: _Split, predictor: Predictor | None) -> Example:

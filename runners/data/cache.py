@@ -31,7 +31,7 @@ from runners.data.noise import clip
 from runners.data.places import cache_folder
 from runners.data.reading import DataError
 
-__all__ = ["VERSION", "Prepared", "fit_annotation", "prepare", "resize_image"]
+__all__ = ["VERSION", "Prepared", "fit_annotation", "opened", "prepare", "resize_image"]
 
 VERSION = 1
 """Raised when prepared images become others; part of the key."""
@@ -129,6 +129,17 @@ def prepare(
     if found is None:
         raise DataError(f"{folder}: the prepared images are damaged right after they were written; is the disk sound?")
     return found
+
+
+def opened(dataset: CrowdDataset, split: str, cache_dir: Path | str | None = None) -> Prepared | None:
+    """The prepared images of a split if they were made before; nothing is prepared.
+
+    The key hashes the split's files, and is asked for only if there is any folder that it could be.
+    """
+    place, name = cache_folder(cache_dir) / "prepared", f"{dataset.name}-{split}-"
+    if not dataset.on_disk or not any(place.glob(f"{name}*/meta.json")):
+        return None
+    return _open(place / f"{name}{_key(dataset, split)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
