@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from reports import stats
-from reports.measured import Comparisons, Measured, Sample
+from reports.measured import Comparisons, Sample
 from reports.stats import Metric
-from reports.table import Cell, Column, Mark, Row, number
+from reports.table import Cell, Mark, number
 
 __all__ = [
     "CONSTANT",
@@ -19,10 +18,10 @@ __all__ = [
     "METRIC_NAMES",
     "absent_cell",
     "constant_cell",
-    "constant_row",
     "failed_cell",
     "measured_cell",
     "measured_cells",
+    "noting_failures",
     "plain_cell",
 ]
 
@@ -89,17 +88,6 @@ def constant_cell(rows: pd.DataFrame, metric: str) -> Cell:
     return Cell(number(value, DIGITS[metric], sign=metric == "bias"), value)
 
 
-def constant_row(
-    columns: Mapping[str, Any], rows: Mapping[str, pd.DataFrame], heads: Sequence[Column], metrics: Sequence[str]
-) -> Row:
-    """The constant count under every measured column."""
-    names = {METRIC_NAMES[metric]: metric for metric in metrics}
-    cells = [
-        constant_cell(rows[column.group], names[column.label]) if column.label in names else Cell() for column in heads
-    ]
-    return Row(CONSTANT, tuple(cells), reference=True)
-
-
 def plain_cell(values: pd.Series, digits: int) -> Cell:
     """Mean and standard deviation over runs, without interval or mark."""
     values = values.dropna()
@@ -110,15 +98,19 @@ def plain_cell(values: pd.Series, digits: int) -> Cell:
     return Cell(text, mean, sd, seeds=len(values))
 
 
-def absent_cell(measured: Measured, label: str, **where: str) -> Cell:
-    """Why there is no number: failed, unfinished, or never run."""
-    rows = measured.runs[measured.runs["label"] == label]
-    for name, value in where.items():
-        rows = rows[rows[name] == value]
-    failed = rows[rows["state"] == "failed"]
+def absent_cell(runs: pd.DataFrame) -> Cell:
+    """Why there is no number: the runs failed, are unfinished, or were never begun."""
+    failed = runs[runs["state"] == "failed"]
     if len(failed):
         return failed_cell(failed)
-    return Cell("unfinished" if len(rows) else "not run")
+    return Cell("unfinished" if len(runs) else "not run")
+
+
+def noting_failures(cell: Cell, runs: pd.DataFrame) -> Cell:
+    """The cell with a note on each of its runs that failed."""
+    rows = runs[runs["state"] == "failed"][["label", "seed", "reason"]]
+    notes = tuple(f"{label}: seed {seed} failed: {reason}" for label, seed, reason in rows.itertuples(index=False))
+    return cell._replace(notes=(*cell.notes, *notes))
 
 
 def failed_cell(failed: pd.DataFrame) -> Cell:

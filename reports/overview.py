@@ -86,7 +86,7 @@ def pairs(comparisons: Comparisons, name: str, metric: str = "mae") -> Table:
         )  # fmt: skip
         rows.append(Row(f"{row['a']} − {row['b']}", cells))
     columns = (
-        Column("difference"), Column("95 % interval", kind="text"), Column("p"), Column("p, images only"),
+        Column("difference"), Column("95 % interval", kind="text"), Column("p (Holm)"), Column("p, images only"),
         Column("nearer"), Column("seeds"),
     )  # fmt: skip
     caption = (
@@ -168,6 +168,7 @@ def _setting(setting: Setting, history: pd.DataFrame, shown: Mapping[str, Look],
             drawn.append(plots.ranking(_over_seeds(intervals), constant=floor, looks=shown, interval=_SPAN))
         with _noted(warnings, "cost against error"):
             drawn.append(plots.cost_error(costs, x="loss_ms", looks=shown, interval=_SPAN))
+            drawn.append(plots.cost_error(costs, x="peak_rss_mib", looks=shown, interval=_SPAN))
     images = measured.images[
         measured.images["run_id"].isin(rows["run_id"]) & measured.images["eval_id"].isin(rows["eval_id"])
     ]

@@ -14,7 +14,15 @@ import pandas as pd
 
 from losses.discovery import check_known
 from reports import stats
-from reports.cells import CONSTANT, DIGITS, METRIC_NAMES, absent_cell, constant_cell, measured_cells
+from reports.cells import (
+    CONSTANT,
+    DIGITS,
+    METRIC_NAMES,
+    absent_cell,
+    constant_cell,
+    measured_cells,
+    noting_failures,
+)
 from reports.measured import METRICS, Comparisons, Measured, Sample
 from reports.protocol import NETWORK, check_comparable
 from reports.table import Cell, Column, Row, Table, number
@@ -172,6 +180,10 @@ def reproduction(
             runs = _runs(measured, {"loss": loss, "backbone": backbone, "dataset": dataset})
             label = f"{loss} · {backbone} · {dataset} {METRIC_NAMES[metric]}"
             rows.append(Row(label, _reproduced(measured, runs, metric, cell)))
+        for name, done in measured.evaluated.groupby("dataset", sort=True):
+            constant = constant_cell(done, metric)
+            cells_of = (Cell(), constant, Cell(), Cell(), Cell(), Cell())
+            rows.append(Row(f"{CONSTANT} {name} {METRIC_NAMES[metric]}", cells_of, reference=True))
     caption = (
         *terms_caption(measured.evaluated, NETWORK),
         "Inside: the published value lies in the 95 % interval of a single further run over seeds.",
@@ -227,7 +239,7 @@ def _side_by_side(
         for system in systems:
             runs = rows_of[group.label].get(system.label)
             for metric in shown:
-                cell = found[metric].get(system.label) or _missing(measured, system, runs)
+                cell = found[metric].get(system.label) or _missing(system, runs)
                 cells[system.label].append(_named(cell, system, runs))
             if group.cells:
                 cells[system.label] += [group.cells.get((_key(system), metric), Cell("–")) for metric in shown]
@@ -312,18 +324,21 @@ def _decimals(value: float) -> int:
     return len(f"{value:.10g}".partition(".")[2])
 
 
-def _missing(measured: Measured, system: _System, runs: pd.DataFrame | None) -> Cell:
+def _missing(system: _System, runs: pd.DataFrame | None) -> Cell:
     """Why a measured cell is empty."""
     if runs is not None and len(runs):
-        return absent_cell(measured, runs["label"].iloc[0])
+        return absent_cell(runs)
     return Cell("not run") if system.ours.get("loss", "x") else Cell("–", notes=(_SUITE,))
 
 
 def _named(cell: Cell, system: _System, runs: pd.DataFrame | None) -> Cell:
-    """The cell, with the loss's label where it is not the row's plain name."""
-    if runs is None or not len(runs) or "[" not in runs["label"].iloc[0] or runs["label"].iloc[0] == system.label:
+    """The cell with what its runs add: the loss's label where it is not the row's plain name, and those that failed."""
+    if runs is None or cell.value is None:
         return cell
-    return cell._replace(notes=(*cell.notes, f"measured as {runs['label'].iloc[0]}"))
+    label = str(runs["label"].iloc[0])
+    if "[" in label and label != system.label:
+        cell = cell._replace(notes=(*cell.notes, f"measured as {label}"))
+    return noting_failures(cell, runs)
 
 
 def _clean(measured: Measured) -> pd.DataFrame:
@@ -355,7 +370,7 @@ def _reproduced(
     printed = Cell("–") if cell is None else published_cell(cell)
     done = _done(measured, runs)
     if done.empty:
-        return (Cell(), _missing(measured, _System("", {}, ""), runs), Cell(), printed, Cell(), Cell())
+        return (Cell(), absent_cell(runs), Cell(), printed, Cell(), Cell())
     sample = measured.sample(done)
     scores = stats.per_seed(metric, sample.predicted, sample.true)
     single = stats.seed_interval(scores, kind="single")

@@ -18,16 +18,16 @@ from reports.cells import (
     METRIC_NAMES,
     absent_cell,
     constant_cell,
-    constant_row,
     failed_cell,
     measured_cells,
+    noting_failures,
     plain_cell,
 )
 from reports.measured import METRICS, Comparisons, Measured, Sample
 from reports.protocol import NETWORK, check_comparable, protocol_hash, with_terms
 from reports.stats import Metric
 from reports.table import Cell, Column, Row, Table
-from reports.words import failures_caption, reading, recipe_words, setting_title, terms_caption
+from reports.words import failures_caption, reading, setting_title, terms_caption
 
 __all__ = [
     "Setting",
@@ -129,7 +129,7 @@ def not_better_than_constant(setting: Setting) -> list[str]:
     return [f"{label} ({setting.title})" for label, mae, floor in means.itertuples() if not mae < floor]
 
 
-def cost(measured: Measured, metrics: Sequence[str] = ()) -> Table:
+def cost(measured: Measured) -> Table:
     """What a training step cost: milliseconds of the loss and of the whole step, training time, memory, by network.
 
     Raises:
@@ -148,30 +148,22 @@ def cost(measured: Measured, metrics: Sequence[str] = ()) -> Table:
     for backbone, inside in groups.items():
         check_comparable(inside, f"cost on {backbone}", apart, machine)
     columns = [Column(title, backbone) for backbone in groups for title, _ in shown.values()]
-    body = [
-        Row(
-            label,
-            tuple(
-                plain_cell(inside.loc[inside["label"] == label, name], digits)
-                for inside in groups.values()
-                for name, (_, digits) in shown.items()
-            ),
-        )
-        for label in sorted(rows["label"].unique())
-    ]
+    body = []
+    for label in sorted(set(rows["label"])):
+        parts = [inside[inside["label"] == label] for inside in groups.values()]
+        cells = [plain_cell(part[name], digits) for part in parts for name, (_, digits) in shown.items()]
+        body.append(Row(label, tuple(cells)))
     first = rows.iloc[0]
-    return Table(
-        "cost", "Cost of training, by loss", "loss", tuple(columns), tuple(body),
-        (
-            f"{first['processor']}, {first['device']}, {first['threads']:.0f} thread(s), torch {first['torch']}; "
-            f"{recipe_words(first)}.",
-            "Means and standard deviations over runs, as recorded in training: other work on the machine slows them.",
-        ),
-    )  # fmt: skip
+    caption = (
+        f"{first['processor']}, {first['device']}, {first['threads']:.0f} thread(s), torch {first['torch']}.",
+        *terms_caption(rows, apart),
+        "Means and standard deviations over runs, as recorded in training: other work on the machine slows them.",
+    )
+    return Table("cost", "Cost of training, by loss", "loss", tuple(columns), tuple(body), caption)
 
 
 def noise(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
-    """Losses by annotation noise: each level's error, and its change against clean labels.
+    """Losses by annotation noise: each level's error, and its change against the first level, clean labels as a rule.
 
     The levels are this suite's; the papers do not state theirs.
 
@@ -181,30 +173,25 @@ def noise(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
     """
     _check_metrics(metrics)
     rows = measured.evaluated
-    levels = sorted(rows["noise"].unique(), key=_noise_order) if len(rows) else []
+    levels = sorted(set(rows["noise"]), key=_noise_order)
     if len(levels) < 2:
         raise ValueError(f"a noise table needs runs with at least two noises; found {', '.join(levels) or 'none'}")
     check_comparable(rows, "the noise table", ("noise",))
-    columns = {level: measured.samples(rows[rows["noise"] == level]) for level in levels}
-    comparisons = Comparisons(columns, [m for m in METRICS if m in metrics])
-    heads: list[Column] = []
-    parts: dict[str, list[Cell]] = {label: [] for label in sorted(rows["label"].unique())}
-    for level in levels:
-        for metric in _known(metrics):
-            cells = measured_cells(columns, metric, comparisons)
-            heads += [Column(METRIC_NAMES[metric], level)]
-            heads += [Column("change", level, "derived")] if level != levels[0] else []
-            for label, found in parts.items():
-                cell = cells[level].get(label) or absent_cell(measured, label, noise=level)
-                found += [cell] + ([_change(cells[levels[0]].get(label), cell)] if level != levels[0] else [])
-    body = [Row(label, tuple(cells)) for label, cells in parts.items()]
-    body.append(constant_row(columns, {level: rows[rows["noise"] == level] for level in levels}, heads, metrics))
-    read = (
+    grid = _grid(measured, {level: rows[rows["noise"] == level] for level in levels}, "label", "noise", metrics)
+    width = len(_known(metrics))
+    heads, parts = list(grid.heads[:width]), {label: cells[:width] for label, cells in grid.cells.items()}
+    for place in range(width, len(grid.heads)):
+        heads += [grid.heads[place], Column("change", grid.heads[place].group, "derived")]
+        for label, cells in grid.cells.items():
+            parts[label] += [cells[place], _change(cells[place % width], cells[place])]
+    body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in parts.items()]
+    caption = (
+        *terms_caption(rows, ("noise",)),
         f"change: of the mean, against {levels[0]}.",
         "Training labels are noisy, test labels never; every loss saw the same wrong labels.",
-        *reading(_merged(columns), comparisons),
+        *grid.reading,
+        *failures_caption(measured),
     )
-    caption = (*terms_caption(rows, ("noise",)), *read, *failures_caption(measured))
     title = "Losses under noisy annotations (levels ours)"
     return Table("noise", title, "loss", tuple(heads), tuple(body), caption)
 
@@ -221,7 +208,7 @@ def custom(
         metrics: What is shown in each.
 
     Raises:
-        ValueError: If a field or metric is unknown, or both fields are the same.
+        ValueError: If a field or metric is unknown, both fields are the same, or nothing was measured.
         MixedProtocolError: If a column would mix terms, or a cell runs that differ in more than their seed.
     """
     _check_metrics(metrics)
@@ -229,27 +216,45 @@ def custom(
     down, across = (_field(frame, name) for name in (rows, columns))
     if down == across:
         raise ValueError(f"rows and columns are both {down}; choose two fields")
+    if frame.empty:
+        raise ValueError("no run was measured: nothing to show")
     free = {down, across, *_implied(down)}
     frame = with_terms(frame, [name for name in free if name.startswith("recipe_")])
-    values = sorted(frame[across].unique(), key=str)
-    for value in values:
-        check_comparable(frame[frame[across] == value], f"the column {across}={value}", free)
-    part = measured.restricted(frame)
-    samples = {str(value): part.samples(frame[frame[across] == value], down) for value in values}
-    comparisons = Comparisons(samples, [m for m in METRICS if m in metrics])
-    heads, parts = [], {str(label): [] for label in sorted(frame[down].unique(), key=str)}  # type: ignore[var-annotated]
-    for value in map(str, values):
-        for metric in _known(metrics):
-            cells = measured_cells(samples, metric, comparisons)[value]
-            heads.append(Column(METRIC_NAMES[metric], value))
-            for label, found in parts.items():
-                found.append(cells.get(label) or Cell("not run"))
-    body = [Row(label, tuple(cells)) for label, cells in parts.items()]
-    body.append(constant_row(samples, {str(v): frame[frame[across] == v] for v in values}, heads, metrics))
-    return Table(
-        "custom", f"{down} by {across}", down, tuple(heads), tuple(body),
-        (*terms_caption(frame, free), *reading(_merged(samples), comparisons), *failures_caption(measured)),
-    )  # fmt: skip
+    groups = {str(value): frame[frame[across] == value] for value in sorted(set(frame[across]), key=_order)}
+    for name, inside in groups.items():
+        check_comparable(inside, f"the column {across}={name}", free)
+    grid = _grid(measured, groups, down, across, metrics)
+    body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in grid.cells.items()]
+    caption = (*terms_caption(frame, free), *grid.reading, *failures_caption(measured))
+    return Table("custom", f"{down} by {across}", down, tuple(grid.heads), tuple(body), caption)
+
+
+class _Grid(NamedTuple):
+    """Columns, cells by row label with the constant count last, and how they are to be read."""
+
+    heads: list[Column]
+    cells: dict[str, list[Cell]]
+    reading: tuple[str, ...]
+
+
+def _grid(
+    measured: Measured, groups: Mapping[str, pd.DataFrame], down: str, across: str, metrics: Sequence[str]
+) -> _Grid:
+    """The cells of every metric for each value of `down` in each group; `across` is what the groups differ in."""
+    samples = {name: measured.samples(inside, down) for name, inside in groups.items()}
+    comparisons = Comparisons(samples, _known(metrics))
+    found = {metric: measured_cells(samples, metric, comparisons) for metric in _known(metrics)}
+    labels = sorted(set(measured.runs[down]), key=_order)
+    cells: dict[str, list[Cell]] = {str(label): [] for label in labels}
+    for name in groups:
+        for label in labels:
+            runs = measured.runs[(measured.runs[down] == label) & (measured.runs[across].astype(str) == name)]
+            for metric in _known(metrics):
+                cell = found[metric][name].get(str(label))
+                cells[str(label)].append(absent_cell(runs) if cell is None else noting_failures(cell, runs))
+    cells[CONSTANT] = [constant_cell(inside, metric) for inside in groups.values() for metric in _known(metrics)]
+    heads = [Column(METRIC_NAMES[metric], name) for name in groups for metric in _known(metrics)]
+    return _Grid(heads, cells, reading(_merged(samples), comparisons))
 
 
 def _comparison_row(
@@ -258,12 +263,8 @@ def _comparison_row(
     rows = measured.evaluated
     rows = rows[rows["label"] == label]
     mae = cells["mae"][label]
-    failed = measured.failed
-    reasons = tuple(
-        f"{label}: seed {seed} failed: {reason}"
-        for seed, reason in failed.loc[failed["label"] == label, ["seed", "reason"]].itertuples(index=False)
-    )
-    seeds = Cell(str(len(sample.seeds)), len(sample.seeds), notes=reasons)
+    runs = measured.runs[measured.runs["label"] == label]
+    seeds = noting_failures(Cell(str(len(sample.seeds)), len(sample.seeds)), runs)
     span = Cell(f"{mae.low:.1f} to {mae.high:.1f}") if mae.low is not None and mae.high is not None else Cell("1 seed")
     others = [cells[name][label] for name in ("rmse", "nae", "bias")]
     own = [plain_cell(rows[name], 1) if name in rows else Cell() for name in ("game2", "loss_ms")]
@@ -291,6 +292,11 @@ def _only_failed(measured: Measured) -> list[tuple[str, pd.DataFrame]]:
 
 def _merged(columns: Mapping[str, Mapping[str, Sample]]) -> dict[str, Sample]:
     return {f"{column}/{label}": sample for column, samples in columns.items() for label, sample in samples.items()}
+
+
+def _order(value: Any) -> tuple[int, Any]:
+    """Numbers by size, then text."""
+    return (1, str(value)) if isinstance(value, str) else (0, float(value))
 
 
 def _noise_order(noise: str) -> tuple[str, float]:

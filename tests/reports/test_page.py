@@ -107,13 +107,23 @@ addEventListener("load", () => {
   report.down = values();
   report.sort = heads[column].getAttribute("aria-sort");
   report.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-  const out = document.createElement("pre");
-  out.id = "probe";
-  out.textContent = JSON.stringify(report);
-  document.body.append(out);
+  report.width = document.documentElement.clientWidth;
+  parent.postMessage(JSON.stringify(report), "*");
 });
 </script>
 """
+FRAME = """<!doctype html>
+<script>
+addEventListener("message", (event) => {
+  const out = document.createElement("pre");
+  out.id = "probe";
+  out.textContent = event.data;
+  document.body.append(out);
+});
+</script>
+<body><iframe src="index.html" style="width: WIDTHpx; height: 900px; border: 0"></iframe></body>
+"""
+"""A window is never narrower than 500 px; a frame in it is."""
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium (Debian: chromium)")
@@ -121,11 +131,12 @@ addEventListener("load", () => {
 def test_in_a_browser_it_renders_silently_and_sorts(text: str, tmp_path: Path, width: int) -> None:
     page = tmp_path / "index.html"
     page.write_text(text.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    (tmp_path / "frame.html").write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
     done = subprocess.run(
         [
             str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-            f"--window-size={width},900", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000",
-            "--dump-dom", page.as_uri(),
+            "--window-size=1400,1000", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000",
+            "--dump-dom", (tmp_path / "frame.html").as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
@@ -139,4 +150,5 @@ def test_in_a_browser_it_renders_silently_and_sorts(text: str, tmp_path: Path, w
     assert down == sorted(up, reverse=True)
     assert report["up"][-1][1] == report["down"][-1][1] == "reference"
     assert report["sort"] == "descending"
+    assert report["width"] <= width
     assert report["overflow"] <= 0

@@ -115,6 +115,9 @@ def test_a_reproduction_is_held_against_one_more_run(tmp_path: Path) -> None:
     assert apart.value == pytest.approx(np.mean(scores) - 77.6)
     assert inside.text == "no"
     assert table.rows[1].cells[1].text == "not run"
+    truth = rows["true"]
+    assert table.rows[2].label == "(constant count) ucf_qnrf MAE"
+    assert table.rows[2].cells[1].value == pytest.approx((truth - truth.mean()).abs().mean())
 
 
 def test_nwpu_is_never_differenced(tmp_path: Path) -> None:

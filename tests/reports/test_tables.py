@@ -145,6 +145,19 @@ def test_the_noise_table(tmp_path: Path) -> None:
         tables.noise(measured(fake_store(tmp_path / "clean")))
 
 
+def test_failed_runs_are_told_in_every_table(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ["pml", "bl"], [0, 1], noises=("none", "uniform-px:8"))
+    add_failure(store, fake_spec("pml", 2), "out of memory")
+    add_failure(store, fake_spec("gl", 0), "not finite")
+    found = measured(store)
+    for table, group in ((tables.noise(found), "none"), (tables.custom(found, "label", "noise"), "none")):
+        assert cell(table, "pml", "MAE", group).notes == ("pml: seed 2 failed: out of memory",)
+        assert cell(table, "gl", "MAE", group).text == "failed"
+        assert cell(table, "gl", "MAE", group).notes == ("failed: not finite",)
+        assert cell(table, "gl", "MAE", "uniform-px:8").text == "not run"
+        assert table.rows[-1].label == CONSTANT
+
+
 def test_the_cost_table(tmp_path: Path) -> None:
     store = fake_store(tmp_path)
     frame = store.load()
