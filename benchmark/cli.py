@@ -304,9 +304,9 @@ images.parquet and summary.csv. Weights are no part of it.
 
 examples:
   benchmark results export noise -o runs --where dataset=shanghaitech_b --author "Our lab"
-  benchmark results check results/recorded/noise
-  benchmark results merge ours/noise theirs/noise --into results/recorded/noise-both
-  benchmark results import results/recorded/noise-both -o runs"""
+  benchmark results check results/studies/noise
+  benchmark results merge ours/noise theirs/noise --into results/studies/noise-both
+  benchmark results import results/studies/noise-both -o runs"""
 
 
 def _add_results(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -316,7 +316,7 @@ def _add_results(commands: argparse._SubParsersAction[_Parser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     actions = results.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
-    place = Path("results/recorded")
+    place = Path("results/studies")
     export = _command(actions, "export", "benchmark.recorded:export", "write runs of a store as a recorded study")
     export.add_argument("name", metavar="NAME", help="of the study, and of its folder")
     export.add_argument("--to", type=Path, default=place, metavar="FOLDER", help=f"it goes to FOLDER/NAME ({place})")

@@ -43,6 +43,7 @@ def list_things(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Counts the runs by state, and gives the reason of every failure; 1 if there are any."""
+    from results.recorded_files import printable
     from results.store import Store
 
     store = Store(options.output)
@@ -56,7 +57,7 @@ def status(options: argparse.Namespace) -> int:
     else:
         print(f"{store.root}: " + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())))  # noqa: T201
         for run_id, reason in failed.items():
-            print(f"  {run_id[:8]} failed: {reason}")  # noqa: T201
+            print(f"  {run_id[:8]} failed: {printable(reason)}")  # noqa: T201
     return 1 if failed else 0
 
 

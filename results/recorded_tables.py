@@ -1,0 +1,211 @@
+"""What a recorded study says in tables: `history.parquet` and `images.parquet`, which are exact, and `summary.csv`.
+
+Of an epoch's row, a column carries what is a number of the column's type; `layout` names the row's keys in their order,
+as JSON: `[name]` where the value stands in the column of that name, else `[name, value]`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from results.recorded_files import METRICS, RecordedError, read_bytes
+
+__all__ = ["WINDOWS", "Rows", "fingerprint", "history_table", "images_table", "packed", "read_histories", "read_images"]
+__all__ += ["stored_images", "summary"]
+
+Rows = list[dict[str, Any]]
+"""The lines of a `history.jsonl`."""
+
+# Bounds on one file of strangers (ours).
+MAX_ROWS = 20_000_000
+MAX_COLUMNS = 1_000
+MAX_BYTES = 8 * 2**30
+"""When decoded: a few bytes of a file can stand for very many equal values."""
+
+WINDOWS = {"mass": pa.list_(pa.float32()), "people": pa.list_(pa.int32())}
+_COUNTS = {"id": pa.string(), **dict.fromkeys(("height", "width", "true"), pa.int64()), "predicted": pa.float64()}
+_COUNTS |= {**dict.fromkeys(("game1", "game2", "game3"), pa.float64()), "window_rows": pa.int64()}
+_IMAGES = {False: _COUNTS, True: _COUNTS | WINDOWS}
+"""The columns of per-image rows without and with windows."""
+_KEY = {"run_id": pa.string(), "eval_id": pa.string()}
+_SUMMARY: tuple[str, ...] = ("run_id", "loss", "loss_params", "loss_version", "backbone", "head", "stride", "weights")
+_SUMMARY += ("dataset", "dataset_params", "noise", "noise_seed", "recipe", "recipe_epochs", "recipe_crop", "recipe_lr")
+_SUMMARY += ("seed", "selection", "split", "epoch", "images", *METRICS, "constant_mae")
+
+
+def images_table(images: Mapping[tuple[str, str], pa.Table], windows: bool) -> pa.Table:
+    """The per-image rows of all evaluations, by run id and evaluation id, one below the other."""
+    schema = pa.schema({**_KEY, **_IMAGES[windows]})
+    tables = [schema.empty_table()]
+    for key, table in images.items():
+        keys = [pa.repeat(pa.scalar(part, pa.string()), len(table)) for part in key]
+        tables.append(pa.table([*keys, *table.select([*_IMAGES[windows]]).columns], schema))
+    return pa.concat_tables(tables).combine_chunks()  # else the bytes would depend on how it was read
+
+
+def read_images(
+    path: Path, content: bytes, counts: Mapping[tuple[str, str], int], windows: bool
+) -> dict[tuple[str, str], pa.Table]:
+    """The per-image rows of each evaluation, of which there must be `counts`."""
+    table = _read(path, content, lambda _: pa.schema({**_KEY, **_IMAGES[windows]}))
+    _refuse_gaps(path, table)
+    return _parts(path, table, counts)
+
+
+def stored_images(path: Path, count: int) -> pa.Table:
+    """The per-image rows of a measurement in a store, with their windows if there are any."""
+    table = _read(path, read_bytes(path), lambda found: pa.schema(_IMAGES["mass" in found.names]))
+    _refuse_gaps(path, table)
+    if len(table) != count:
+        raise RecordedError(f"{path} has {len(table)} images; metrics.json beside it says {count}")
+    return table
+
+
+def history_table(histories: Mapping[str, Rows]) -> pa.Table:
+    """The epochs of all runs, by run id, one below the other."""
+    rows = [row for found in histories.values() for row in found]
+    types: dict[str, pa.DataType] = {}
+    for name, value in (item for row in rows for item in row.items()):
+        kind = _column_type(name, value)
+        if kind is not None and (name not in types or pa.types.is_floating(kind)):
+            types[name] = kind
+    carried = [{n: v for n, v in row.items() if n in types and _column_type(n, v) == types[n]} for row in rows]
+    columns = {name: pa.array([own.get(name) for own in carried], kind) for name, kind in types.items()}
+    layouts = [
+        json.dumps([[name] if name in own else [name, value] for name, value in row.items()])
+        for row, own in zip(rows, carried, strict=True)
+    ]
+    ids = pa.array([run_id for run_id, found in histories.items() for _ in found], pa.string())
+    return pa.table({"run_id": ids, **columns, "layout": pa.array(layouts, pa.string())})
+
+
+def _column_type(name: str, value: Any) -> pa.DataType | None:
+    """Of the column that carries a value exactly; None where `layout` must."""
+    if name in ("run_id", "layout"):
+        return None
+    if type(value) is int:
+        return pa.int64() if -(2**63) <= value < 2**63 else None
+    return pa.float64() if type(value) is float else None
+
+
+def read_histories(path: Path, content: bytes, counts: Mapping[str, int]) -> dict[str, Rows]:
+    """The epochs of each run, as its history.jsonl had them; there must be `counts`."""
+
+    def wanted(found: pa.Schema) -> pa.Schema:
+        numbers = [field for field in found if field.type in (pa.int64(), pa.float64())]
+        return pa.schema([("run_id", pa.string()), *numbers, ("layout", pa.string())])
+
+    table = _read(path, content, wanted)
+    parts = _parts(path, table, {(run_id,): count for run_id, count in counts.items()})
+    try:
+        rows = {run_id: list(map(_epoch, part.to_pylist())) for (run_id,), part in parts.items()}
+        again = history_table(rows)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RecordedError(f"{path} has a row that does not fit its layout: {error!r}") from error
+    if again.schema != table.schema or list(map(fingerprint, again.columns)) != list(map(fingerprint, table.columns)):
+        raise RecordedError(f"{path} has a row that does not fit its layout")
+    return rows
+
+
+def _epoch(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value[0] if value else row[name] for name, *value in json.loads(row["layout"])}
+
+
+def packed(table: pa.Table) -> bytes:
+    """As a parquet file: numbers split by byte, which zstd packs far better, words and integers as a dictionary."""
+    fields = [(f.type, f.name, pa.types.is_list(f.type)) for f in table.schema]
+    columns = [(kind.value_type, f"{name}.list.element") if nested else (kind, name) for kind, name, nested in fields]
+    floats = [path for kind, path in columns if pa.types.is_floating(kind)]
+    others = [path for kind, path in columns if not pa.types.is_floating(kind)]
+    sink = io.BytesIO()
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=9, use_dictionary=others, use_byte_stream_split=floats,
+        store_schema=False,
+    )  # fmt: skip
+    return sink.getvalue()
+
+
+def summary(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """`summary.csv`: one line an evaluation, from the rows of `Store.load`; metrics rounded, for people."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(_SUMMARY)
+    writer.writerows([_cell(row.get(name)) for name in _SUMMARY] for row in rows if "eval_id" in row)
+    return sink.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    """A number rounded, a text so that no spreadsheet takes it for a formula."""
+    if isinstance(value, float):
+        return repr(round(value, 4)) if abs(value) >= 1 else f"{value:.4g}"
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def fingerprint(column: pa.ChunkedArray) -> str:
+    """The same for columns of one type that are equal to the bit; a gap in floats is NaN, and NaN is equal to NaN."""
+    if pa.types.is_list(column.type):
+        return fingerprint(pc.list_value_length(column)) + fingerprint(pc.list_flatten(column))
+    return hashlib.sha256(json.dumps(column.to_numpy().tolist()).encode()).hexdigest()[:16]
+
+
+def _read(path: Path, content: bytes, wanted: Callable[[pa.Schema], pa.Schema]) -> pa.Table:
+    """A parquet file whose size, columns and types are checked before anything is decoded.
+
+    `wanted` says, knowing the columns that are there, which there must be.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        rows, columns = file.metadata.num_rows, file.metadata.num_columns
+        for what, number, most in (("rows", rows, MAX_ROWS), ("columns", columns, MAX_COLUMNS)):
+            if number > most:
+                raise RecordedError(f"{path} has {number} {what}; at most {most} are read")
+        types = [(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in file.schema_arrow]
+        schema = wanted(pa.schema(types))
+        if schema != pa.schema(types):
+            known, there = ([f"{f.name} ({f.type})" for f in fields] for fields in (schema, pa.schema(types)))
+            raise RecordedError(f"{path} has the columns {', '.join(there)}; expected {', '.join(known)}")
+        return pa.Table.from_batches(_bounded(path, file), file.schema_arrow).cast(schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise RecordedError(f"{path} is no readable parquet file: {error}") from error
+
+
+def _bounded(path: Path, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """What a file decodes to, a little at a time, until it is too much."""
+    size = 0
+    for batch in file.iter_batches(batch_size=1024):
+        size += batch.nbytes
+        if size > MAX_BYTES:
+            raise RecordedError(f"{path} has more than {MAX_BYTES} bytes when decoded, the most that is read")
+        yield batch
+
+
+def _refuse_gaps(path: Path, table: pa.Table) -> None:
+    """Nothing may be missing; but of floats, where it is NaN."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        parts = (column, pc.list_flatten(column)) if pa.types.is_list(column.type) else (column,)
+        if any(part.null_count and not pa.types.is_floating(part.type) for part in parts):
+            raise RecordedError(f"{path}: values of {name!r} are missing")
+
+
+def _parts(path: Path, table: pa.Table, counts: Mapping[Any, int]) -> dict[Any, pa.Table]:
+    """The rows of each key, which stands in the first columns; refuses others than so many to each key, in order."""
+    sizes, keys = list(counts.values()), list(zip(*counts, strict=True))
+    if sum(sizes) != len(table):
+        raise RecordedError(f"{path} has {len(table)} rows; its runs have {sum(sizes)}")
+    for column, part in zip(table.columns, keys, strict=False):
+        if not column.equals(pa.chunked_array([np.repeat(np.array(part, object), sizes)], pa.string())):
+            raise RecordedError(f"{path} has rows that are not, in order, those of the runs in runs.jsonl")
+    rest = table.select(list(range(len(keys), table.num_columns)))
+    starts = np.cumsum([0, *sizes])
+    return {key: rest.slice(start, size) for (key, size), start in zip(counts.items(), starts, strict=False)}
