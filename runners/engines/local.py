@@ -88,7 +88,7 @@ def _start(job: Job, device: str, index: int, events: queue.Queue[Any]) -> subpr
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "runners.worker"],
+            [sys.executable, "-P", "-m", "runners.worker"],  # -P: no file of the working directory is a module here
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

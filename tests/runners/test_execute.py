@@ -26,6 +26,7 @@ from benchmark.study import validated
 from results.spec import EvaluationSpec
 from results.store import Store
 from runners import hooks
+from runners.engines.local import run_jobs
 from runners.execute import execute
 from runners.job import Job, Place
 from tests.runners.crowd_folder import crowd_folder
@@ -293,3 +294,14 @@ def test_a_tuned_recipe_keeps_its_search(root: Path, tmp_path: Path, capsys: pyt
         best = min(record.search, key=lambda trial: trial["val_mae"])
         assert record.spec.recipe.lr == best["lr"]
         assert len(record.search) == 2
+
+
+def test_files_of_the_working_directory_are_no_modules(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker imports what is installed, not a script of the user's that bears the name of a library."""
+    (tmp_path / "safetensors.py").write_text("raise RuntimeError('a file of the user')")
+    monkeypatch.chdir(tmp_path)
+    events: list[dict[str, Any]] = []
+    run_jobs([job(root, tmp_path / "runs")], ["cpu"], lambda _, event: events.append(event))
+    assert events[-1] == {"event": "done"}
