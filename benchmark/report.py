@@ -203,7 +203,7 @@ def _examples(options: argparse.Namespace) -> Callable[[tables.Setting], Sequenc
             dataset = data.build(spec.dataset, root=options.data_root, **spec.dataset_params)
             found = samples(folder, dataset, evaluation=EvaluationSpec(selection=row["selection"], split=row["split"]))
         except (DataError, StoreError) as error:
-            raise ValueError(f"{error}; --data-root names the folder of the datasets") from error
+            raise ValueError(str(error)) from error
         return [
             Example(
                 title=f"{item.choice}, {best}",

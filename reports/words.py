@@ -65,7 +65,7 @@ def reading(samples: Mapping[str, Sample], comparisons: Comparisons) -> tuple[st
         return ("1 seed: no interval over seeds, and nothing is separated.",)
     few = " Fewer than five seeds: wide small-sample intervals." if most < 5 else ""
     pairs = len(comparisons.table) // max(comparisons.table["metric"].nunique(), 1) if len(comparisons.table) else 0
-    tested = f"Separated: paired test on the same seeds and images, 5 % after Holm's correction for {pairs} pairs."
+    tested = f"Separated: paired test on the same seeds and images, 5 % after Holm's correction for {pairs} pair{'' if pairs == 1 else 's'}."
     return ("± standard deviation over seeds; intervals over seeds and images." + few, *([tested] if pairs else []))
 
 
