@@ -43,7 +43,7 @@ def list_things(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Counts the runs by state, and gives the reason of every failure; 1 if there are any."""
-    from results.recorded_files import printable
+    from results.atomic import printable
     from results.store import Store
 
     store = Store(options.output)

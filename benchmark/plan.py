@@ -17,7 +17,7 @@ from benchmark.study import Match, Study
 from losses.discovery import check_known
 from results.spec import RunSpec, Scalar
 
-__all__ = ["PlanError", "Planned", "Skipped", "plan", "variations"]
+__all__ = ["PlanError", "Planned", "Skipped", "known_defaults", "loss_defaults", "plan", "variations"]
 
 
 class PlanError(ValueError):
@@ -161,6 +161,13 @@ def loss_defaults(name: str) -> dict[str, Scalar]:
 
     parameters = inspect.signature(losses.load(name)).parameters
     return {key: value.default for key, value in parameters.items() if key != "validate"}
+
+
+def known_defaults(name: str) -> dict[str, Scalar]:
+    """`loss_defaults`, or nothing for a loss of a store that this version does not know."""
+    import losses
+
+    return dict(loss_defaults(name)) if name in losses.names() else {}
 
 
 def variations(planned: Planned, budget: int) -> list[Planned]:

@@ -16,8 +16,8 @@ from rich.table import Table
 from benchmark.show import console
 from reports.protocol import mismatches, select
 from results import recorded
+from results.atomic import printable
 from results.recorded import FILES, Recorded, RecordedError
-from results.recorded_files import printable
 from results.store import Store, StoreError
 
 __all__ = ["check", "export", "import_study", "list_studies", "merge", "read_all"]

@@ -17,7 +17,7 @@ from reports import paper, render, tables
 from reports.measured import Measured
 from reports.protocol import select
 from reports.table import Table
-from results.atomic import write_text
+from results.atomic import printable, write_text
 from results.spec import EvaluationSpec
 from results.store import Store, StoreError
 
@@ -40,7 +40,7 @@ def report(options: argparse.Namespace) -> int:
         return _coverage(options)
     found = find(options)
     for problem in found.problems:
-        progress_console.print(f"[yellow]left out:[/] {escape(problem)}", soft_wrap=True)
+        progress_console.print(f"[yellow]left out:[/] {escape(printable(problem))}", soft_wrap=True)
     if options.table is None:
         return _page(options, found)
     made = _tables(options, found.measured)
@@ -49,8 +49,7 @@ def report(options: argparse.Namespace) -> int:
             console.print(render.terminal(table, console.width))
             console.print()
     else:
-        text = "\n".join(render.FORMATS[options.format](table) for table in made)
-        _write(options.out, text)
+        _write(options, render.several(made, options.format))
     return 1 if found.problems else 0
 
 
@@ -86,11 +85,9 @@ def measured_in(store: Store, frame: pd.DataFrame) -> Measured:
 
 def _defaults(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """The default parameters of the losses; of one that this version does not know, every parameter is shown."""
-    import losses
-    from benchmark.plan import loss_defaults
+    from benchmark.plan import known_defaults
 
-    found = set(map(str, frame["loss"])) if len(frame) else set()
-    return {name: dict(loss_defaults(name)) if name in losses.names() else {} for name in found}
+    return {name: known_defaults(name) for name in (set(map(str, frame["loss"])) if len(frame) else ())}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -101,7 +98,7 @@ def _tables(options: argparse.Namespace, measured: Measured) -> list[Table]:
     """The tables that were asked for."""
     chosen = {"metrics": options.metrics} if options.metrics else {}
     make: dict[str, Callable[[], Sequence[Table]]] = {
-        "comparison": lambda: [tables.comparison(setting) for setting in _settings(measured)],
+        "comparison": lambda: _comparison(measured),
         "table2": lambda: [paper.table2(measured, **chosen)],
         "table3": lambda: [paper.table3(measured, **chosen)],
         "table4": lambda: [paper.table4(measured, dataset=options.dataset, **chosen)],
@@ -112,11 +109,13 @@ def _tables(options: argparse.Namespace, measured: Measured) -> list[Table]:
     return list(make[options.table]())
 
 
-def _settings(measured: Measured) -> list[tables.Setting]:
+def _comparison(measured: Measured) -> list[Table]:
+    """A table for each setting, and the failed runs."""
     found = tables.settings(measured)
     if not found:
         raise ValueError("no run was measured: nothing to compare; see `benchmark status`")
-    return found
+    failed = tables.failures(measured)
+    return [tables.comparison(setting) for setting in found] + ([failed] if failed else [])
 
 
 def _coverage(options: argparse.Namespace) -> int:
@@ -127,16 +126,17 @@ def _coverage(options: argparse.Namespace) -> int:
     if options.format == "terminal" and options.out is None:
         console.print(render.terminal(table, console.width))
     else:
-        _write(options.out, render.FORMATS[options.format](table))
+        _write(options, render.FORMATS[options.format](table))
     return 0
 
 
-def _write(path: Path | None, text: str) -> None:
-    if path is None:
+def _write(options: argparse.Namespace, text: str) -> None:
+    if options.out is None:
         print(text, end="")  # noqa: T201
-    else:
-        write_text(path, text)
-        console.print(f"written: {path}", soft_wrap=True)
+        return
+    _check_outside(options, options.out)
+    write_text(options.out, text)
+    console.print(f"written: {options.out}", soft_wrap=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def _page(options: argparse.Namespace, found: Found) -> int:
     from reports.page import html
     from reports.plots import save
 
-    _check_outside(options)
+    _check_outside(options, options.to)
     examples = None if options.no_images or options.recorded else _examples(options)
     made = overview(
         found.measured,
@@ -178,11 +178,11 @@ def _page(options: argparse.Namespace, found: Found) -> int:
     return 1 if found.problems else 0
 
 
-def _check_outside(options: argparse.Namespace) -> None:
-    """The report is never written into the store: reporting changes nothing there."""
-    target, store = options.to.resolve(), options.output.resolve()
-    if not options.recorded and (target == store or store in target.parents):
-        raise ValueError(f"--to {options.to} lies in the store {options.output}; choose a folder outside it")
+def _check_outside(options: argparse.Namespace, target: Path) -> None:
+    """The report is never written into what it reports on: reporting changes nothing there."""
+    for source in options.recorded or [options.output]:
+        if source.resolve() in (target.resolve(), *target.resolve().parents):
+            raise ValueError(f"{target} lies in {source}, which is reported on; choose a place outside it")
 
 
 def _examples(options: argparse.Namespace) -> Callable[[tables.Setting], Sequence[Any]]:
@@ -202,7 +202,7 @@ def _examples(options: argparse.Namespace) -> Callable[[tables.Setting], Sequenc
         try:
             dataset = data.build(spec.dataset, root=options.data_root, **spec.dataset_params)
             found = samples(folder, dataset, evaluation=EvaluationSpec(selection=row["selection"], split=row["split"]))
-        except (DataError, StoreError) as error:
+        except (DataError, StoreError, TypeError) as error:
             raise ValueError(str(error)) from error
         return [
             Example(

@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from rich.markup import escape
 
 from benchmark.plan import PlanError, Planned, Skipped, plan, variations
@@ -248,6 +249,7 @@ def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Plann
     failures = failures_of(planned, store)
     if options.json:
         rows = [row for setting, table in compared for row in comparison_rows(setting, table)]
+        rows = json.loads(pd.DataFrame(rows).to_json(orient="records")) if rows else []  # NaN becomes null
         json.dump({"rows": rows, "failed": failures, "output": str(store.root)}, sys.stdout, indent=1)
         sys.stdout.write("\n")
         return 1 if failures else 0

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from benchmark.names import Choice
-from benchmark.plan import Planned, Skipped, loss_defaults
+from benchmark.plan import Planned, Skipped, known_defaults
 from reports.measured import loss_name
 from reports.table import number
 from results.store import State
@@ -176,7 +176,7 @@ def runs_tables(frame: pd.DataFrame) -> list[Table]:
         for name in ("seed", "selected", "MAE"):
             out.add_column(name, justify="right")
         for row in group.to_dict("records"):
-            loss = loss_name(row["loss"], row["loss_params"], loss_defaults(row["loss"]))
+            loss = loss_name(row["loss"], row["loss_params"], known_defaults(row["loss"]))
             selected = row.get("selection")
             out.add_row(
                 row["run_id"][:8],

@@ -54,12 +54,15 @@ def measured_cell(metric: Metric, sample: Sample) -> Cell:
     """Mean over seeds, standard deviation over seeds, and the interval over seeds x images."""
     scores = stats.per_seed(metric, sample.predicted, sample.true)
     if not np.isfinite(scores).all():
-        return Cell("–", seeds=len(scores))
+        what = (
+            "nobody is on these images" if metric == "nae" and not sample.true.any() else "a prediction is not finite"
+        )
+        return Cell("–", seeds=len(scores), notes=(what,))
     found = sample.interval(metric)
     sd = float(scores.std(ddof=1)) if len(scores) > 1 else None
     digits, sign = DIGITS[metric], metric == "bias"
     text = number(found.estimate, digits, sign=sign) + (f" ± {sd:.{digits}f}" if sd is not None else "")
-    low, high = (found.low, found.high) if len(scores) > 1 else (None, None)
+    low, high = (found.low, found.high) if len(scores) > 1 and np.isfinite(found.low) else (None, None)
     return Cell(text, found.estimate, sd, low, high, len(scores))
 
 
@@ -69,12 +72,12 @@ def _marks(column: str, metric: Metric, cells: Mapping[str, Cell], comparisons: 
     ranked = sorted(known, key=lambda label: known[label])
     if metric == "bias" or len(ranked) < 2:
         return {}
-    against = {label: comparisons.separated(column, metric, ranked[0], label) for label in ranked[1:]}
+    against = {label: comparisons.lower(column, metric, ranked[0], label) for label in ranked[1:]}
     if not all(against.values()):
         tied = [label for label, apart in against.items() if apart is False]
         return dict.fromkeys([ranked[0], *tied], "tie") if tied else {}
     found: dict[str, Mark] = {ranked[0]: "best"}
-    if len(ranked) > 2 and all(comparisons.separated(column, metric, ranked[1], other) for other in ranked[2:]):
+    if len(ranked) > 2 and all(comparisons.lower(column, metric, ranked[1], other) for other in ranked[2:]):
         found[ranked[1]] = "second"
     return found
 
@@ -99,11 +102,12 @@ def plain_cell(values: pd.Series, digits: int) -> Cell:
 
 
 def absent_cell(runs: pd.DataFrame) -> Cell:
-    """Why there is no number: the runs failed, are unfinished, or were never begun."""
+    """Why there is no number: the runs failed, are unfinished or unreadable, or were never begun."""
     failed = runs[runs["state"] == "failed"]
     if len(failed):
         return failed_cell(failed)
-    return Cell("unfinished" if len(runs) else "not run")
+    done = (runs["state"] == "done").any()
+    return Cell("not run" if runs.empty else "unreadable" if done else "unfinished")
 
 
 def noting_failures(cell: Cell, runs: pd.DataFrame) -> Cell:

@@ -38,7 +38,7 @@ _ALWAYS: tuple[str, ...] = (
     "weights",
 )
 _ALWAYS += ("weights_hash", "dataset", "dataset_params", "dataset_hash", "noise", "noise_seed", "recipe", "seed")
-_ALWAYS += ("protocol", "split", "selection", "eval_id", "mae")
+_ALWAYS += ("protocol", "split", "selection", "eval_id", "mae", "search", "images")
 """Columns that `results.load()` lacks where no run has them: nothing failed, nothing measured, nothing there."""
 SEED = 20_250_424
 """Of every bootstrap, with the runs it is about: a report of the same store has the same digits (ours)."""
@@ -53,12 +53,14 @@ class Sample:
         true: float64 [I], people.
         seeds: The S seeds, increasing.
         runs: The S run ids.
+        ids: The I images.
     """
 
     predicted: npt.NDArray[np.float64]
     true: npt.NDArray[np.float64]
     seeds: tuple[int, ...]
     runs: tuple[str, ...]
+    ids: tuple[str, ...] = ()
     _known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def interval(self, metric: Metric) -> Interval:
@@ -74,7 +76,7 @@ class Sample:
         key = (metric, other)
         if key not in self._known:
             common = sorted(set(self.seeds) & set(other.seeds))
-            same = bool(common) and np.array_equal(self.true, other.true)
+            same = bool(common) and self.ids == other.ids and np.array_equal(self.true, other.true)
             a, b = self._of(common), other._of(common)
             self._known[key] = stats.compare(metric, a, b, self.true) if same else None
         found: Comparison | None = self._known[key]
@@ -94,7 +96,9 @@ class Measured:
         defaults: Each loss's default parameters; a loss's label then carries those that differ.
 
     Attributes:
-        runs: The frame with the columns `label` (the loss as people read it) and `settings` (see `with_terms`).
+        runs: The frame with the columns `label` (the loss as people read it; with its head, where a network has it with
+            several) and `settings` (see `with_terms`), without the trials of a search.
+        trials: How many trials were left out: they were chosen among on val, and are no results.
     """
 
     def __init__(
@@ -104,8 +108,11 @@ class Measured:
         frame = frame.reindex(columns=list(dict.fromkeys((*frame.columns, *_ALWAYS))))
         pairs = zip(frame["loss"], frame["loss_params"], strict=True)
         labels = [loss_name(loss, params, known.get(loss)) for loss, params in pairs]
-        self.runs = with_terms(frame.assign(label=labels))
-        self.images = images
+        runs = with_terms(frame.assign(label=labels))
+        trials = runs["run_id"].isin([run for found in runs["search"].dropna() for run in found])
+        self.trials = int(runs.loc[trials & runs["search"].isna(), "run_id"].nunique())
+        self.runs = _with_heads(runs[~trials | runs["search"].notna()])
+        self.images = images[images["run_id"].isin(self.runs["run_id"])]
         self._samples: dict[tuple[tuple[str, str], ...], Sample] = {}
 
     @classmethod
@@ -134,7 +141,8 @@ class Measured:
     def restricted(self, rows: pd.DataFrame) -> Measured:
         """The same with some of the runs."""
         kept = Measured.__new__(Measured)
-        kept.runs, kept.images = self.runs.loc[rows.index], self.images
+        kept.runs, kept.trials = self.runs.loc[rows.index], self.trials
+        kept.images = self.images[self.images["run_id"].isin(kept.runs["run_id"])]
         kept.__dict__["_counts"], kept._samples = self._counts, self._samples
         return kept
 
@@ -171,7 +179,7 @@ class Measured:
                     "measure both again on one copy of the dataset"
                 )
         predicted = np.stack([other["predicted"].to_numpy(float) for other in counts])
-        return Sample(predicted, first["true"].to_numpy(float), seeds, tuple(rows["run_id"]))
+        return Sample(predicted, first["true"].to_numpy(float), seeds, tuple(rows["run_id"]), tuple(first.index))
 
     @cached_property
     def _counts(self) -> dict[tuple[str, str], pd.DataFrame]:
@@ -212,18 +220,24 @@ class Comparisons:
         for _, family in self.table.groupby("metric", sort=False) if rows else ():
             for name in ("p", "p_images"):
                 self.table.loc[family.index, f"{name}_holm"] = stats.holm(family[name].to_numpy(float))
-        self._adjusted: dict[tuple[str, str, frozenset[str]], float] = {
-            (row["column"], row["metric"], frozenset((row["a"], row["b"]))): row["p_holm"]
-            for row in self.table.to_dict("records")
-        }
+        self._adjusted: dict[tuple[str, str, str, str], tuple[float, float]] = {}
+        for row in self.table.to_dict("records"):
+            for a, b, sign in ((row["a"], row["b"], 1), (row["b"], row["a"], -1)):
+                self._adjusted[row["column"], row["metric"], a, b] = (row["p_holm"], sign * row["difference"])
 
-    def separated(self, column: str, metric: str, a: str, b: str) -> bool | None:
-        """Whether the difference is significant after correction; None where the pair could not be tested.
+    def lower(self, column: str, metric: str, a: str, b: str) -> bool | None:
+        """Whether `a` is lower than `b`, significantly so after correction; None where the pair could not be tested.
 
-        A test takes two seeds that both losses have, and the same images.
+        A test takes two seeds that both losses have, and the same images. It is about these seeds: where losses have
+        others besides, their means may stand in the other order, and neither is then lower.
         """
-        p = self._adjusted.get((column, metric, frozenset((a, b))), np.nan)
-        return None if np.isnan(p) else bool(p < self.level)
+        p, difference = self._adjusted.get((column, metric, a, b), (np.nan, np.nan))
+        return None if np.isnan(p) else bool(p < self.level and difference < 0)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were tested, for each metric."""
+        return int(self.table.groupby("metric")["p"].count().max()) if len(self.table) else 0
 
     @staticmethod
     def _compared(metric: Metric, a: Sample, b: Sample) -> dict[str, Any]:
@@ -235,6 +249,15 @@ class Comparisons:
         names = ("p", "p_images", "wins", "seeds")
         span = {"difference": found.difference.estimate, "low": found.difference.low, "high": found.difference.high}
         return span | {name: getattr(found, name) for name in names}
+
+
+def _with_heads(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, each label with its head where one network has the loss with several."""
+    if runs.empty:
+        return runs
+    heads = runs.groupby(["label", "backbone"])["head"].transform("nunique")
+    named = runs["label"] + " · " + runs["head"].astype(str) + " head"
+    return runs.assign(label=runs["label"].where(heads < 2, named))
 
 
 def generator(*names: str) -> np.random.Generator:

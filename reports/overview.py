@@ -78,7 +78,8 @@ def pairs(comparisons: Comparisons, name: str, metric: str = "mae") -> Table:
     """Every pair of losses: the difference with its interval, the corrected p, and how often the first is nearer."""
     rows = []
     found = comparisons.table
-    for row in found[found["metric"] == metric].sort_values("p_holm").to_dict("records") if len(found) else ():
+    tested = found[(found["metric"] == metric) & found["p_holm"].notna()] if len(found) else found
+    for row in tested.sort_values("p_holm").to_dict("records") if len(tested) else ():
         difference = Cell(f"{row['difference']:+.2f}", row["difference"], low=row["low"], high=row["high"])
         cells = (
             difference, Cell(f"{row['low']:+.2f} to {row['high']:+.2f}"), _p(row["p_holm"]), _p(row["p_images_holm"]),
@@ -119,8 +120,8 @@ def _compared(measured: Measured, found: Sequence[Setting]) -> Part:
         Column("data", kind="text"), Column("protocol", kind="text"),
     )  # fmt: skip
     lead = [
-        "Every loss of a setting was trained on the same network, images, crops, seeds and (where named) wrong labels. "
-        "Only rows with the same protocol are comparable: it is a hash of everything but the loss and the seed.",
+        "Every loss of a setting was trained on the same network, images and crops and, where named, wrong labels. "
+        "Only rows with the same protocol are comparable: it is a hash of everything but loss, head and seed.",
         "A difference counts as one only where a paired test over seeds and images finds it after correction for all "
         "pairs of the table; the best is bold only then. MAE and RMSE (which this literature prints as “MSE”) are in "
         "people.",
@@ -153,7 +154,7 @@ def _setting(setting: Setting, history: pd.DataFrame, shown: Mapping[str, Look],
         comparisons = Comparisons({"": samples})
         made.append(tables.comparison(setting, comparisons))
         lead += findings(setting, comparisons)
-        if len(comparisons.table):
+        if comparisons.pairs:
             details.append(("All pairs", pairs(comparisons, setting.key)))
         intervals = pd.DataFrame(
             {"label": k, "seeds": len(s.seeds)}
@@ -194,8 +195,9 @@ def findings(setting: Setting, comparisons: Comparisons) -> list[str]:
     found = found[found["metric"] == "mae"] if len(found) else found
     if not len(found):
         return ["One loss: nothing to compare."]
-    if found["p_holm"].isna().all():
-        return ["One seed: no difference between losses can be told from one between seeds."]
+    found = found[found["p_holm"].notna()]
+    if found.empty:
+        return ["No two losses have two seeds in common: a difference between them may be one between seeds."]
     clear = found[found["p_holm"] < comparisons.level]
     if clear.empty:
         return [f"No pair of losses is separated: none of {len(found)} paired tests is significant after correction."]
@@ -214,7 +216,10 @@ def _across(found: Sequence[Setting], shown: Mapping[str, Look]) -> Part | None:
     warnings: list[str] = []
     made: list[Table] = []
     drawn: list[Plot] = []
-    kept = [setting for setting in found if setting.first["selection"] == found[0].first["selection"]]
+    chosen = next(rule for rule in ("val", "last", "test_oracle") if rule in {s.first["selection"] for s in found})
+    kept = [setting for setting in found if setting.first["selection"] == chosen]
+    if len(kept) < len(found):
+        warnings.append(f"Selected by {chosen}; {len(found) - len(kept)} settings of another selection are left out.")
     with _noted(warnings, "comparison across settings"):
         every = aggregate.normalised(kept)
         made.append(aggregate.table(every))
@@ -234,7 +239,14 @@ def _across(found: Sequence[Setting], shown: Mapping[str, Look]) -> Part | None:
             groups = [[every.labels[place] for place in group] for group in rank.groups]
             ranks = rank.mean_ranks.tolist()
             drawn.append(
-                plots.critical_difference(every.labels, ranks, rank.critical_difference, groups, looks=shown, over=over)
+                plots.critical_difference(
+                    every.labels,
+                    ranks,
+                    rank.critical_difference,
+                    groups,
+                    looks=shown,
+                    over=f"{rank.cells} datasets; Friedman p {rank.p:.2g}",
+                )
             )
     return Part("across", "Across settings", (), warnings, made, drawn)
 
@@ -288,18 +300,8 @@ def _failures(measured: Measured, problems: Sequence[str]) -> Part:
     """What did not end well, with its reason, and what could not be read."""
     states = measured.runs.drop_duplicates("run_id")["state"].value_counts().to_dict()
     lead = [f"{sum(states.values())} runs: " + ", ".join(f"{count} {state}" for state, count in states.items()) + "."]
-    failed = measured.failed
-    made = []
-    if len(failed):
-        rows = [
-            Row(
-                row["run_id"][:8],
-                tuple(Cell(str(row[name])) for name in ("label", "dataset", "noise", "backbone", "seed", "reason")),
-            )
-            for row in failed.to_dict("records")
-        ]
-        columns = tuple(Column(name, kind="text") for name in ("loss", "dataset", "noise", "network", "seed", "reason"))
-        made.append(Table("failures", "Failed runs", "run", columns, tuple(rows)))
+    found = tables.failures(measured)
+    made = [] if found is None else [found]
     return Part("failures", "Failures", lead, [f"Left out: {problem}" for problem in problems], made)
 
 
@@ -333,8 +335,9 @@ def _noted(warnings: list[str], what: str) -> Iterator[None]:
     """Turns what cannot be made into a sentence, and lets the rest be written."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        warnings.append(f"No {what}: {error}.".replace("..", "."))
+    except Exception as error:  # whatever a stranger's record holds: the rest of the report is written
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        warnings.append(f"No {what}: {kind}{error}.".replace("..", "."))
 
 
 def _lead(measured: Measured, found: Sequence[Setting]) -> str:
@@ -356,7 +359,7 @@ def _facts(measured: Measured, found: Sequence[Setting]) -> list[tuple[str, str]
         ("Datasets", ", ".join(sorted(rows["dataset"].unique()))),
         ("Networks", ", ".join(sorted(rows["backbone"].unique()))),
         ("Seeds", str(rows["seed"].nunique())),
-        ("Predictions of whole images", f"{len(measured.images):,}"),
+        ("Predictions of whole images", f"{rows['images'].sum():,.0f}"),
     ]
 
 

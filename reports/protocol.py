@@ -3,7 +3,8 @@
 The *terms* of an evaluation are everything but the loss, its head and the seed: the data and their release, the split,
 the network and where its features start, the recipe, the annotation noise, the selection rule, the versions of protocol
 and metrics. Under the shared recipe every setting is a term: runs of 10 and of 100 epochs are no comparison. Under the
-official and the tuned recipe the settings differ from loss to loss by design, and only the recipe's name is one.
+tuned recipe the learning rate is each loss's own. Under the official one the settings differ from loss to loss by
+design and only the recipe's name is a term; what was overridden by hand is not known here, so tables print them.
 """
 
 from __future__ import annotations
@@ -71,9 +72,10 @@ def with_terms(frame: pd.DataFrame, without: Iterable[str] = ()) -> pd.DataFrame
     fields = [str(name) for name in frame if str(name).startswith("recipe_") and name not in set(without)]
 
     def settings(row: Any) -> str:
-        if row["recipe"] != "shared":
+        if row["recipe"] == "official":
             return _BY_DESIGN
-        return json.dumps({name.removeprefix("recipe_"): _plain(row[name]) for name in fields}, sort_keys=True)
+        kept = [name for name in fields if not (row["recipe"] == "tuned" and name == "recipe_lr")]
+        return json.dumps({name.removeprefix("recipe_"): _plain(row[name]) for name in kept}, sort_keys=True)
 
     return frame.assign(settings=[settings(row) for row in frame.to_dict("records")])
 
@@ -151,6 +153,7 @@ def select(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
 
     A field is a column of `results.load()`; `recipe_` may be left out (`epochs=20`). Values are compared as text, and
     as numbers where both are; `loss=pml` finds a loss whatever its parameters, `label=pml[tau=2]` this very one.
+    A failed run has no selection, split or metric: conditions on these do not drop it.
 
     Raises:
         ValueError: If a condition has another form or names no column, with the nearest names; or if no row has the
@@ -165,8 +168,10 @@ def select(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
             field = f"recipe_{field}"
         check_known("field", field, map(str, frame.columns))
         wanted = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
-        kept = frame[[any(_same(value, word) for word in wanted) for value in frame[field]]]
-        if kept.empty and not frame.empty:
+        found = [any(_same(value, word) for word in wanted) for value in frame[field]]
+        unmeasured = frame[field].isna() & (frame["state"] != "done") if "state" in frame else False
+        kept = frame[pd.Series(found, index=frame.index, dtype=bool) | unmeasured]
+        if not any(found) and not frame.empty:
             there = ", ".join(sorted({str(value) for value in frame[field].dropna()})[:12])
             raise ValueError(f"no run has {condition}; {field} is one of: {there or 'nothing'}")
         frame = kept

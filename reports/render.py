@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -18,8 +19,10 @@ from rich.text import Text
 
 from reports.table import Cell, Column, Table
 
-__all__ = ["FORMATS", "environment", "html", "latex", "markdown", "terminal", "to_csv", "to_json"]
+__all__ = ["FORMATS", "environment", "html", "latex", "markdown", "several", "terminal", "to_csv", "to_json"]
 
+_NUMBERS = re.compile(r"[-+\d.,% ±()]*(?: ?to [-+\d.,% ()]*)?")
+"""What a formatted number or interval is made of."""
 _STYLES = {"best": "bold", "second": "underline", "tie": "", "": ""}
 
 
@@ -108,7 +111,7 @@ def to_csv(table: Table) -> str:
         name = _joined(column) + (" published" if column.kind == "published" else "")
         heading += [name, *(f"{name} {extra}" for extra in extras)] if column.kind == "measured" else [name]
         heading.append(f"{name} notes")
-    writer.writerow(heading)
+    writer.writerow([_guarded(item) for item in heading])
     for row in table.rows:
         line: list[Any] = [row.label]
         for column, cell in zip(table.columns, row.cells, strict=True):
@@ -122,7 +125,8 @@ def to_csv(table: Table) -> str:
 
 def _guarded(item: Any) -> Any:
     """Text that a spreadsheet would take for a formula is quoted: names come from strangers."""
-    return f"'{item}" if isinstance(item, str) and item[:1] in "=+-@\t\r" and item[1:2].isalpha() else item
+    risky = isinstance(item, str) and item[:1] in tuple("=+-@\t\r") and not _NUMBERS.fullmatch(item)
+    return f"'{item}" if risky else item
 
 
 def to_json(table: Table) -> str:
@@ -173,7 +177,7 @@ _TEX = {
 }  # fmt: skip
 _PAGE_ROWS = 48
 """Rows, with headings, that a page holds; more are set as several tables."""
-_LATIN = 0x180
+_LATIN = 0x100
 """Letters below are in the fonts that LaTeX uses by default."""
 _DOCUMENT = r"""\documentclass{article}
 \usepackage[T1]{fontenc}
@@ -244,7 +248,32 @@ def _tex_cell(table: Table, column: Column, cell: Cell) -> str:
 def _tex(text: str) -> str:
     """Text without anything that LaTeX would act on; characters that its fonts lack become a question mark."""
     found = (_TEX.get(character, character) for character in " ".join(text.split()))
-    return "".join(part if part.isascii() or ord(part) < _LATIN else "?" for part in found)
+    shown = "".join(part if part.isascii() or ord(part) < _LATIN else "?" for part in found if part.isprintable())
+    return f"{{}}{shown}" if shown.startswith("[") else shown  # else an argument of the line break before it
+
+
+def several(tables: Sequence[Table], form: str) -> str:
+    """Tables as one text: one LaTeX document, one JSON list, one CSV with a column for each heading that occurs.
+
+    Args:
+        tables: At least one.
+        form: A key of `FORMATS`.
+    """
+    if len(tables) == 1:
+        return FORMATS[form](tables[0])
+    if form == "json":
+        return json.dumps([json.loads(to_json(table)) for table in tables], indent=1, ensure_ascii=False) + "\n"
+    if form == "latex":
+        return _DOCUMENT % "\n".join(latex(table, standalone=False) for table in tables)
+    if form == "csv":
+        rows = [{"table": t.title} | row for t in tables for row in csv.DictReader(io.StringIO(to_csv(t)))]
+        stream = io.StringIO()
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(stream, names, lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        return stream.getvalue()
+    return "\n".join(FORMATS[form](table) for table in tables)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from results.atomic import printable
+
 __all__ = ["SIGNS", "Cell", "Column", "Kind", "Mark", "Row", "Table", "number"]
 
 Kind = Literal["measured", "published", "derived", "text"]
@@ -83,6 +85,20 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     caption: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Text of strangers' records loses what could steer a terminal."""
+        columns = (
+            column._replace(label=printable(column.label), group=printable(column.group)) for column in self.columns
+        )
+        rows = (
+            row._replace(label=printable(row.label), cells=tuple(_printable(cell) for cell in row.cells))
+            for row in self.rows
+        )
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "columns", tuple(columns))
+        object.__setattr__(self, "rows", tuple(rows))
+        object.__setattr__(self, "caption", tuple(map(printable, self.caption)))
 
     @cached_property
     def notes(self) -> dict[str, str]:
@@ -161,6 +177,10 @@ def number(value: float | None, digits: int, *, sign: bool = False, empty: str =
     if value is None or value != value:
         return empty
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def _printable(cell: Cell) -> Cell:
+    return cell._replace(text=printable(cell.text), notes=tuple(map(printable, cell.notes)))
 
 
 def _letters() -> Iterator[str]:

@@ -7,6 +7,7 @@ the whole table (`reports.measured.Comparisons`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,11 +36,13 @@ __all__ = [
     "comparison_rows",
     "cost",
     "custom",
+    "failures",
     "noise",
     "not_better_than_constant",
     "settings",
 ]
 
+_TOLD = ("dataset", "dataset_params", "split", "noise", "backbone", "stride", "recipe", "settings", "selection")
 _AFTER = ("split", "selection", "eval_id")
 """Terms that a run has only once it was measured."""
 
@@ -75,6 +78,8 @@ def settings(measured: Measured) -> list[Setting]:
         unmeasured = measured.runs[(all_keys == all_keys[inside.index[0]]) & ~measured.runs.index.isin(rows.index)]
         part = measured.restricted(pd.concat([inside, unmeasured]))
         found.append(Setting(key, setting_title(inside.iloc[0].to_dict()), part))
+    titles = [setting.title for setting in found]
+    found = [s._replace(title=f"{s.title} · {s.key}") if titles.count(s.title) > 1 else s for s in found]
     return sorted(found, key=lambda setting: (-len(setting.measured.runs), setting.title))
 
 
@@ -89,7 +94,7 @@ def comparison(setting: Setting, comparisons: Comparisons | None = None) -> Tabl
     samples = measured.samples(measured.evaluated)
     comparisons = comparisons or Comparisons({"": samples})
     cells = {str(metric): measured_cells({"": samples}, metric, comparisons)[""] for metric in METRICS}
-    order = sorted(samples, key=lambda label: float(cells["mae"][label].value or 0))
+    order = sorted(samples, key=lambda label: math.inf if (v := cells["mae"][label].value) is None else v)
     several = any(len(sample.seeds) > 1 for sample in samples.values())
     rows = [_comparison_row(measured, label, samples[label], cells, several) for label in order]
     rows += [Row(label, (failed_cell(failed), *[Cell()] * (6 + several))) for label, failed in _only_failed(measured)]
@@ -110,7 +115,7 @@ def comparison(setting: Setting, comparisons: Comparisons | None = None) -> Tabl
 def comparison_rows(setting: Setting, table: Table) -> list[dict[str, Any]]:
     """The rows of a `comparison` for machines: terms, loss, seeds, and each metric with `_sd`, `_low`, `_high`."""
     keys = {METRIC_NAMES[name]: name for name in (*METRICS, "game2")} | {"loss ms": "loss_ms"}
-    terms = {name: setting.first[name] for name in ("dataset", "dataset_params", "noise", "backbone", "recipe")}
+    terms = {name: setting.first[name] for name in _TOLD}
     found = []
     for row in table.rows:
         cells = dict(zip((column.label for column in table.columns), row.cells, strict=True))
@@ -158,14 +163,15 @@ def cost(measured: Measured) -> Table:
         f"{first['processor']}, {first['device']}, {first['threads']:.0f} thread(s), torch {first['torch']}.",
         *terms_caption(rows, apart),
         "Means and standard deviations over runs, as recorded in training: other work on the machine slows them.",
+        *failures_caption(measured),
     )
     return Table("cost", "Cost of training, by loss", "loss", tuple(columns), tuple(body), caption)
 
 
 def noise(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
-    """Losses by annotation noise: each level's error, and its change against the first level, clean labels as a rule.
+    """Losses by annotation noise: each level's error, and how much it is above that with clean labels.
 
-    The levels are this suite's; the papers do not state theirs.
+    The change is paired: the same seeds, the same images. The levels are this suite's; the papers do not state theirs.
 
     Raises:
         MixedProtocolError: If the rows differ in more than loss, noise and seed.
@@ -178,16 +184,19 @@ def noise(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
         raise ValueError(f"a noise table needs runs with at least two noises; found {', '.join(levels) or 'none'}")
     check_comparable(rows, "the noise table", ("noise",))
     grid = _grid(measured, {level: rows[rows["noise"] == level] for level in levels}, "label", "noise", metrics)
-    width = len(_known(metrics))
-    heads, parts = list(grid.heads[:width]), {label: cells[:width] for label, cells in grid.cells.items()}
-    for place in range(width, len(grid.heads)):
-        heads += [grid.heads[place], Column("change", grid.heads[place].group, "derived")]
+    heads: list[Column] = []
+    parts: dict[str, list[Cell]] = {label: [] for label in grid.cells}
+    for place, head in enumerate(grid.heads):
+        change = "none" in levels and head.group != "none"
+        heads += [head, *([Column("change", head.group, "derived")] if change else [])]
         for label, cells in grid.cells.items():
-            parts[label] += [cells[place], _change(cells[place % width], cells[place])]
+            metric = _known(metrics)[place % len(_known(metrics))]
+            clean, noisy = (grid.samples.get(level, {}).get(label) for level in ("none", head.group))
+            parts[label] += [cells[place], *([_change(metric, clean, noisy)] if change else [])]
     body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in parts.items()]
     caption = (
         *terms_caption(rows, ("noise",)),
-        f"change: of the mean, against {levels[0]}.",
+        "change: against clean labels, on the same seeds and images, with its 95 % interval (not corrected).",
         "Training labels are noisy, test labels never; every loss saw the same wrong labels.",
         *grid.reading,
         *failures_caption(measured),
@@ -216,8 +225,9 @@ def custom(
     down, across = (_field(frame, name) for name in (rows, columns))
     if down == across:
         raise ValueError(f"rows and columns are both {down}; choose two fields")
+    frame = frame[frame[down].notna() & frame[across].notna()]
     if frame.empty:
-        raise ValueError("no run was measured: nothing to show")
+        raise ValueError(f"no measured run has both {down} and {across}: nothing to show")
     free = {down, across, *_implied(down)}
     frame = with_terms(frame, [name for name in free if name.startswith("recipe_")])
     groups = {str(value): frame[frame[across] == value] for value in sorted(set(frame[across]), key=_order)}
@@ -234,6 +244,7 @@ class _Grid(NamedTuple):
 
     heads: list[Column]
     cells: dict[str, list[Cell]]
+    samples: dict[str, dict[str, Sample]]
     reading: tuple[str, ...]
 
 
@@ -244,7 +255,7 @@ def _grid(
     samples = {name: measured.samples(inside, down) for name, inside in groups.items()}
     comparisons = Comparisons(samples, _known(metrics))
     found = {metric: measured_cells(samples, metric, comparisons) for metric in _known(metrics)}
-    labels = sorted(set(measured.runs[down]), key=_order)
+    labels = sorted(set(measured.runs[down].dropna()), key=_order)
     cells: dict[str, list[Cell]] = {str(label): [] for label in labels}
     for name in groups:
         for label in labels:
@@ -254,7 +265,19 @@ def _grid(
                 cells[str(label)].append(absent_cell(runs) if cell is None else noting_failures(cell, runs))
     cells[CONSTANT] = [constant_cell(inside, metric) for inside in groups.values() for metric in _known(metrics)]
     heads = [Column(METRIC_NAMES[metric], name) for name in groups for metric in _known(metrics)]
-    return _Grid(heads, cells, reading(_merged(samples), comparisons))
+    return _Grid(heads, cells, samples, reading(_merged(samples), comparisons))
+
+
+def failures(measured: Measured) -> Table | None:
+    """The failed runs with their reasons; None if there are none."""
+    names = {"label": "loss", "dataset": "dataset", "noise": "noise", "backbone": "network", "seed": "seed"}
+    names |= {"reason": "reason"}
+    rows = [
+        Row(str(row["run_id"])[:8], tuple(Cell(str(row[name])) for name in names))
+        for row in measured.failed.to_dict("records")
+    ]
+    columns = tuple(Column(title, kind="text") for title in names.values())
+    return Table("failures", "Failed runs", "run", columns, tuple(rows)) if rows else None
 
 
 def _comparison_row(
@@ -265,7 +288,9 @@ def _comparison_row(
     mae = cells["mae"][label]
     runs = measured.runs[measured.runs["label"] == label]
     seeds = noting_failures(Cell(str(len(sample.seeds)), len(sample.seeds)), runs)
-    span = Cell(f"{mae.low:.1f} to {mae.high:.1f}") if mae.low is not None and mae.high is not None else Cell("1 seed")
+    span = Cell("1 seed" if len(sample.seeds) < 2 else "none")
+    if mae.low is not None and mae.high is not None:
+        span = Cell(f"{mae.low:.1f} to {mae.high:.1f}")
     others = [cells[name][label] for name in ("rmse", "nae", "bias")]
     own = [plain_cell(rows[name], 1) if name in rows else Cell() for name in ("game2", "loss_ms")]
     return Row(label, (seeds, mae, *([span] if several else []), *others, *own))
@@ -277,11 +302,13 @@ def _constant_row(rows: pd.DataFrame, several: bool) -> Row:
     return Row(CONSTANT, (Cell(), cells[0], *middle, *cells[1:], Cell(), Cell()), reference=True)
 
 
-def _change(clean: Cell | None, noisy: Cell) -> Cell:
-    if clean is None or not clean.value or noisy.value is None:
-        return Cell()
-    share = 100 * (noisy.value / clean.value - 1)
-    return Cell(f"{share:+.0f} %", share)
+def _change(metric: Metric, clean: Sample | None, noisy: Sample | None) -> Cell:
+    """The paired difference to clean labels; nothing without two seeds that both have."""
+    found = None if clean is None or noisy is None else noisy.compared(metric, clean)
+    if found is None or found.seeds < 2 or not math.isfinite(found.difference.low):
+        return Cell("–" if clean is not None and noisy is not None else "")
+    at, low, high, *_ = found.difference
+    return Cell(f"{at:+.1f} ({low:+.1f} to {high:+.1f})", at, low=low, high=high, seeds=found.seeds)
 
 
 def _only_failed(measured: Measured) -> list[tuple[str, pd.DataFrame]]:
@@ -326,4 +353,5 @@ def _field(frame: pd.DataFrame, name: str) -> str:
 def _implied(field: str) -> tuple[str, ...]:
     """Terms that differ where a field is an axis: another network has another stride and other weights."""
     implied = {"backbone": NETWORK, "noise": ("noise_seed",), "dataset": ("dataset_params", "dataset_hash")}
+    implied |= {"selection": ("eval_id",), "split": ("eval_id",), "recipe": ("settings",)}
     return implied.get(field, ())

@@ -49,33 +49,33 @@ def terms_caption(rows: pd.DataFrame, apart: Iterable[str] = ()) -> tuple[str, .
 
 
 def failures_caption(measured: Measured) -> tuple[str, ...]:
-    """How many runs failed or are unfinished, of how many."""
+    """How many runs failed or are unfinished, of how many; and how many trials of a search were left out."""
     states = measured.runs.drop_duplicates("run_id")["state"].value_counts()
     missing = {name: int(number) for name, number in states.items() if name != "done"}
-    if not missing:
-        return ()
     words = ", ".join(f"{number} {name}" for name, number in missing.items())
-    return (f"Of {int(states.sum())} runs {words}.",)
+    trials = (f"{measured.trials} trials of a search are left out.",) if measured.trials else ()
+    return ((f"Of {int(states.sum())} runs {words}.",) if missing else ()) + trials
 
 
 def reading(samples: Mapping[str, Sample], comparisons: Comparisons) -> tuple[str, ...]:
     """How the numbers are to be read."""
-    most = max((len(sample.seeds) for sample in samples.values()), default=0)
-    if most < 2:
+    counts = [len(sample.seeds) for sample in samples.values()]
+    if max(counts, default=0) < 2:
         return ("1 seed: no interval over seeds, and nothing is separated.",)
-    few = " Fewer than five seeds: wide small-sample intervals." if most < 5 else ""
-    pairs = len(comparisons.table) // max(comparisons.table["metric"].nunique(), 1) if len(comparisons.table) else 0
-    tested = f"Separated: paired test on the same seeds and images, 5 % after Holm's correction for {pairs} pair{'' if pairs == 1 else 's'}."
-    return ("± standard deviation over seeds; intervals over seeds and images." + few, *([tested] if pairs else []))
+    few = " Fewer than five seeds: wide small-sample intervals." if min(counts) < 5 else ""
+    pairs = f"{comparisons.pairs} pair{'' if comparisons.pairs == 1 else 's'}"
+    tested = f"Separated: paired test on the seeds and images that both have, 5 % after Holm's correction for {pairs}."
+    said = "± standard deviation over seeds; intervals over seeds and images."
+    return (said + few, *([tested] if comparisons.pairs else []))
 
 
 def recipe_words(row: Any) -> str:
     """The recipe in a few words, from a row of `results.load()`."""
-    if row["recipe"] == "official":
-        return "official recipe of each loss"
+    of = f" of {row['loss']}" if row["recipe"] == "official" else ""
     return (
-        f"{row['recipe']}, {row['recipe_epochs']:.0f} epochs of {row['recipe_crop']:.0f} px crops, "
-        f"batch {row['recipe_batch_size']:.0f}, {row['recipe_optimizer']} {row['recipe_lr']:g}"
+        f"{row['recipe']}{of}, {row['recipe_epochs']:.0f} epochs of {row['recipe_crop']:.0f} px crops, "
+        f"batch {row['recipe_batch_size']:.0f}, {row['recipe_optimizer']}"
+        + ("" if row["recipe"] == "tuned" else f" {row['recipe_lr']:g}")
     )
 
 

@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all: written under another name, flushed to the disk, then renamed."""
+"""Files that exist whole or not at all: written under another name, flushed, then renamed. And printable text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["replacing", "write_text"]
+__all__ = ["printable", "replacing", "write_text"]
 
 
 @contextmanager
@@ -29,3 +29,8 @@ def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """A stranger's words on one line, each character that could steer a terminal as a space."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -9,12 +9,13 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
+from results.atomic import printable
 from results.schema import SCHEMA_VERSION, Evaluation, Failure, Record
 from results.spec import RunSpec
 from results.store import State, StoreError, run_rows
 
 __all__ = ["METRICS", "RECORDED_VERSION", "Entry", "RecordedError", "Source", "Study", "counts", "entries"]
-__all__ += ["entry_line", "parsed", "printable", "read_bytes", "reason"]
+__all__ += ["entry_line", "parsed", "read_bytes", "reason"]
 
 RECORDED_VERSION = 1
 """Raised when the files of a study change in a way that an older version cannot read."""
@@ -29,11 +30,6 @@ MAX_LINE = 16 * 2**20
 MAX_RUNS = 100_000
 
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-def printable(text: str) -> str:
-    """A stranger's words on one line, each character that could steer a terminal as a space."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class RecordedError(StoreError):

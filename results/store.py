@@ -234,7 +234,8 @@ class Store:
         Columns: `run_id`, `state`, the spec (`loss`, `loss_params` as text, `backbone`, ..., `recipe_*`), `seed`,
         `selection`, `split`, `epoch`, the metrics (`mae`, `rmse`, `nae`, `bias`, `game1`-`game3`), the same of the
         constant prediction (`constant_mae`, ...), timings, memory, where it was trained (`processor`, `device`,
-        `threads`, `torch`, ...), by which `commit` and `command`, and `reason` of a failed run.
+        `threads`, `torch`, ...), by which `commit` and `command`, `search`, the runs
+        among which a tuned one was chosen, and `reason` of a failed run.
 
         Args:
             run_ids: Restrict to these runs.
@@ -342,6 +343,7 @@ def run_rows(
         return [base]
     base |= {"train_count_mean": record.train_count_mean, "parameters": record.parameters, "finished": record.finished}
     base |= record.timings | record.memory | _machine(record)
+    base["search"] = [trial["run_id"] for trial in record.search if "run_id" in trial] or None
     return [
         {
             **base,
