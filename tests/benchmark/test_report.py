@@ -46,7 +46,9 @@ def test_the_page_and_its_files(root: Path, tmp_path: Path, capsys: pytest.Captu
 
 def test_the_report_is_never_written_into_the_store(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-o", root, "--to", root / "report") == 2
-    assert "lies in the store" in capsys.readouterr().err
+    assert "which is reported on" in capsys.readouterr().err
+    assert run("comparison", "-o", root, "--format", "csv", "--out", root / "table.csv") == 2
+    assert not (root / "table.csv").exists()
 
 
 @pytest.mark.parametrize("table", ["comparison", "table2", "table3", "table4", "cost", "custom"])
@@ -163,7 +165,33 @@ def test_reproduce_trains_and_compares(tmp_path: Path, capsys: pytest.CaptureFix
     table = json.loads(capsys.readouterr().out)["table"]
     cells = dict(zip((c["label"] for c in table["columns"]), table["rows"][0]["cells"], strict=True))
     assert cells["seeds"]["text"] == "2"
-    assert cells["measured"]["low"] < cells["measured"]["value"] < cells["measured"]["high"]
+    span = cells["95 % of a single run"]
+    assert span["low"] < cells["measured"]["value"] < span["high"]
     assert cells["published"]["text"] == "–"
     assert main(words) == 0
     assert "Reproduction of Table 4" in capsys.readouterr().out
+
+
+def test_reproduce_refuses_noise_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "table4", "--noise", "uniform-px:8", "-o", str(tmp_path / "runs")]) == 2
+    assert "clean labels" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_tables_of_two_datasets_have_files_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = fake_store(tmp_path / "runs", ("pml", "bl"), [0, 1], datasets=("ucf_qnrf", "shanghaitech_b"))
+    assert run("-o", store.root, "--to", tmp_path / "out", "--no-images") == 0
+    names = sorted(path.name for path in (tmp_path / "out/tables").glob("table4*.csv"))
+    assert names == ["table4_shanghaitech_b.csv", "table4_ucf_qnrf.csv"]
+    count = int(capsys.readouterr().out.split(" tables")[0].split()[-1])
+    assert count == len(list((tmp_path / "out/tables").glob("*.csv")))
+
+
+def test_records_that_lack_what_a_table_needs_leave_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "runs")
+    add_run(store, fake_spec("pml"), record={"environment": {}})
+    assert run("-o", store.root, "--to", tmp_path / "out", "--no-images") == 0
+    assert "No cost of" in capsys.readouterr().err
+    assert "<h2>" in (tmp_path / "out/index.html").read_text(encoding="utf-8")

@@ -61,3 +61,16 @@ def test_too_little_to_compare_is_said(tmp_path: Path) -> None:
     two = fake_store(tmp_path / "two", ("pml", "bl", "l2"), [0], datasets=("ucf_qnrf", "shanghaitech_b"))
     with pytest.raises(ValueError, match="at least 5 cells"):
         aggregate.ranking(aggregate.normalised(tables.settings(measured(two))))
+
+
+def test_noises_of_one_dataset_are_one_cell(tmp_path: Path) -> None:
+    noises = ["none", *(f"uniform-px:{level}" for level in range(1, 6))]
+    store = fake_store(tmp_path, ("pml", "bl", "l2"), [0], noises=noises)
+    with pytest.raises(ValueError, match=r"shape \(1, 3\)"):
+        aggregate.ranking(aggregate.normalised(tables.settings(measured(store))))
+
+
+def test_few_seeds_have_no_interval(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml", "bl"), range(3), datasets=("ucf_qnrf", "shanghaitech_b"))
+    table = aggregate.table(aggregate.normalised(tables.settings(measured(store))))
+    assert {row.cells[1].text for row in table.rows} == {"too few seeds"}

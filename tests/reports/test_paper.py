@@ -109,8 +109,9 @@ def test_a_reproduction_is_held_against_one_more_run(tmp_path: Path) -> None:
     half = reference.t.ppf(0.975, 3) * np.std(scores, ddof=1) * np.sqrt(1 + 1 / 4)
     seeds, ours, span, printed, apart, inside = table.rows[0].cells
     assert seeds.text == "4"
-    assert (ours.low, ours.high) == pytest.approx((np.mean(scores) - half, np.mean(scores) + half))
-    assert span.text == f"{ours.low:.1f} to {ours.high:.1f}"
+    assert ours.value == pytest.approx(np.mean(scores))
+    assert (span.low, span.high) == pytest.approx((np.mean(scores) - half, np.mean(scores) + half))
+    assert span.text == f"{span.low:.1f} to {span.high:.1f}"
     assert printed.value == 77.6
     assert apart.value == pytest.approx(np.mean(scores) - 77.6)
     assert inside.text == "no"
@@ -132,3 +133,15 @@ def test_nwpu_is_never_differenced(tmp_path: Path) -> None:
 def test_nothing_to_show_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run and no published number"):
         paper.table4(measured(Store(tmp_path)), dataset="ucf_cc_50")
+
+
+def test_a_reproduction_names_variants_and_holds_the_paper_against_the_plain_one(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml",), range(2))
+    for seed in range(2):
+        add_run(store, fake_spec("pml", seed, loss_params={"count_norm": "l2"}))
+    table = paper.reproduction(measured(store), "table4", ["mae"], cells=[("pml", "vgg19", "ucf_qnrf")])
+    published_at = {row.label: row.cells[3].value for row in table.rows if not row.reference}
+    assert published_at == {"pml · vgg19 · ucf_qnrf MAE": 77.6, "pml[count_norm=l2] · vgg19 · ucf_qnrf MAE": None}
+    add_run(store, fake_spec("bl", 0, recipe={"epochs": 99}))
+    with pytest.raises(MixedProtocolError, match="vgg19 on ucf_qnrf would mix.*recipe_epochs"):
+        paper.reproduction(measured(store), "table4")

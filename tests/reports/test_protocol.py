@@ -18,7 +18,7 @@ from reports.protocol import (
     with_terms,
 )
 from results.store import Store
-from tests.reports.fake_store import add_run, fake_spec
+from tests.reports.fake_store import add_failure, add_run, fake_spec
 
 
 def frame(root: Path, *specs: dict[str, Any]) -> pd.DataFrame:
@@ -93,3 +93,12 @@ def test_select(tmp_path: Path) -> None:
         select(rows, ["loss=gl"])
     with pytest.raises(ValueError, match="expected FIELD=VALUE"):
         select(rows, ["loss"])
+
+
+def test_conditions_on_measurements_keep_failed_runs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    add_run(store, fake_spec("pml"), images=5)
+    add_failure(store, fake_spec("bl"))
+    rows = select(store.load(), ["selection=val", "split=test"])
+    assert set(rows["loss"]) == {"pml", "bl"}
+    assert set(select(store.load(), ["loss=pml"])["loss"]) == {"pml"}

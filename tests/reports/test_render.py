@@ -15,7 +15,7 @@ import pytest
 from reports import render
 from reports.table import Cell, Column, Row, Table
 
-NASTY = r"<script>alert(1)</script> & 50% of $x_1^2$ {a}\b | *c* `d` ~ #e [f](g) " + '"q" ±≈†· 漢'
+NASTY = r"[x] ĸŧ <script>alert(1)</script> & 50% of $x_1^2$ {a}\b | *c* `d` ~ #e [f](g) " + '"q" ±≈†· 漢'
 
 
 def table(label: str = "pml", title: str = "A title") -> Table:
@@ -73,7 +73,29 @@ def test_csv_has_full_numbers_and_marks_published_columns() -> None:
 def test_csv_disarms_formulas() -> None:
     (row, *_) = csv.reader(io.StringIO(render.to_csv(table("=cmd|' /C calc'!A0")).split("\n", 1)[1]))
     assert row[0].startswith("'=")
-    assert "-3.5" in render.to_csv(Table("t", "t", "s", (Column("d"),), (Row("a", (Cell("-3.5"),)),)))
+    for harmless in ("-3.5", "+4.0 to +13.3", "-0.8 ± 3.4", "+12 %", "+1.2 (-0.3 to +2.7)"):
+        text = render.to_csv(Table("t", "t", "s", (Column("d"),), (Row("a", (Cell(harmless),)),)))
+        assert text.splitlines()[1] == f"a,{harmless},,,,,,"
+    for formula in ("=1+1", '=(HYPERLINK("x"))', "+1-cmd|x", '="a"', "@SUM(1)", "=-1*cmd|'/C calc'!A0"):
+        text = render.to_csv(Table("t", "t", formula, (Column("d", formula),), (Row(formula, (Cell(formula),)),)))
+        cells = [item for line in csv.reader(io.StringIO(text)) for item in line]
+        assert not [item for item in cells if item.startswith(("=", "+", "@"))]
+
+
+def test_control_characters_reach_no_format() -> None:
+    found = table("\x1b[2Jpml\x00\x7f", "\x1b]0;owned\x07")
+    for name, form in render.FORMATS.items():
+        assert not set(form(found)) & set("\x1b\x00\x07\x7f"), name
+
+
+def test_several_tables_are_one_document() -> None:
+    two = [table(), Table("u", "Another", "loss", (Column("NAE"),), (Row("gl", (Cell("0.1", 0.1),)),))]
+    assert [found["title"] for found in json.loads(render.several(two, "json"))] == ["A title", "Another"]
+    assert render.several(two, "latex").count("\\documentclass") == 1
+    rows = list(csv.DictReader(io.StringIO(render.several(two, "csv"))))
+    assert [row["loss"] for row in rows] == ["pml", "bl", "l2", "(constant count)", "gl"]
+    assert rows[-1]["table"] == "Another"
+    assert rows[-1]["NAE"] == "0.1"
 
 
 def test_json_is_strict() -> None:

@@ -140,7 +140,10 @@ def test_the_noise_table(tmp_path: Path) -> None:
     assert list(dict.fromkeys(column.group for column in table.columns)) == ["none", "uniform-px:8", "uniform-px:16"]
     clean, noisy = (cell(table, "pml", "MAE", level).value for level in ("none", "uniform-px:16"))
     change = cell(table, "pml", "change", "uniform-px:16")
-    assert change.value == pytest.approx(100 * (noisy / clean - 1))
+    assert change.value == pytest.approx(noisy - clean)
+    assert change.low < change.value < change.high
+    single = fake_store(tmp_path / "single", ["pml"], [0], noises=("none", "uniform-px:8"))
+    assert cell(tables.noise(measured(single)), "pml", "change", "uniform-px:8").text == "–"
     with pytest.raises(ValueError, match="at least two noises; found none"):
         tables.noise(measured(fake_store(tmp_path / "clean")))
 
@@ -236,9 +239,10 @@ def test_comparisons_are_corrected_over_the_table(tmp_path: Path) -> None:
     for _, family in found.table.groupby("metric"):
         assert len(family) == 6
         np.testing.assert_allclose(family["p_holm"], stats.holm(family["p"].to_numpy()))
-    assert found.separated("x", "mae", "a", "c")
-    assert found.separated("x", "mae", "c", "a")
-    assert found.separated("x", "mae", "a", "zzz") is None
+    assert found.lower("x", "mae", "a", "c") is True
+    assert found.lower("x", "mae", "c", "a") is False
+    assert found.lower("x", "mae", "a", "zzz") is None
+    assert found.pairs == 6
 
 
 def test_losses_without_common_seeds_are_not_separated() -> None:
@@ -246,5 +250,64 @@ def test_losses_without_common_seeds_are_not_separated() -> None:
     a = Sample(np.tile(true, (2, 1)), true, (0, 1), ("a", "b"))
     b = Sample(np.tile(true * 3, (2, 1)), true, (2, 3), ("c", "d"))
     found = Comparisons({"": {"a": a, "b": b}})
-    assert found.separated("", "mae", "a", "b") is None
+    assert found.lower("", "mae", "a", "b") is None
     assert set(found.table["seeds"]) == {0}
+
+
+def test_the_mark_follows_the_test_and_not_other_seeds(tmp_path: Path) -> None:
+    """On the seeds that both have pml is worse; seeds that bl lacks make its mean the lower one all the same."""
+    store = Store(tmp_path)
+    for seed in range(10):
+        add_run(store, fake_spec("pml", seed), quality=0.6 if seed < 3 else 0.05, images=100)
+    for seed in range(3):
+        add_run(store, fake_spec("bl", seed), quality=0.3, images=100)
+    (setting,) = tables.settings(measured(store))
+    table = tables.comparison(setting)
+    assert cell(table, "pml", "MAE").value < cell(table, "bl", "MAE").value
+    assert cell(table, "pml", "MAE").mark != "best"
+
+
+def test_tuned_runs_differ_in_their_learning_rate_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for loss, lr in (("pml", 1e-4), ("bl", 1e-3)):
+        add_run(store, fake_spec(loss, recipe={"name": "tuned", "lr": lr}))
+    assert len(tables.settings(measured(store))) == 1
+    add_run(store, fake_spec("l2", recipe={"name": "tuned", "epochs": 9}))
+    assert len(tables.settings(measured(store))) == 2
+
+
+def test_trials_of_a_search_are_no_results(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    trials = [fake_spec("pml", 0, recipe={"name": "tuned", "lr": lr}) for lr in (1e-4, 3e-4, 1e-3)]
+    search = [{"run_id": spec.run_id, "lr": spec.recipe.lr, "val_mae": 1.0} for spec in trials]
+    for spec in trials:
+        add_run(store, spec, record={"search": search} if spec is trials[1] else {})
+    add_run(store, fake_spec("pml", 1, recipe={"name": "tuned", "lr": 3e-4}), record={"search": search})
+    found = measured(store)
+    (setting,) = tables.settings(found)
+    table = tables.comparison(setting)
+    assert cell(table, "pml", "seeds").value == 2
+    assert "2 trials of a search are left out." in table.caption
+
+
+def test_two_heads_are_two_rows(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ["pml"], [0, 1])
+    for seed in (0, 1):
+        add_run(store, fake_spec("pml", seed, head="pml"))
+    (setting,) = tables.settings(measured(store))
+    names = {row.label for row in tables.comparison(setting).rows}
+    assert names == {"pml · bl head", "pml · pml head", CONSTANT}
+
+
+def test_a_prediction_that_is_not_finite_is_last_and_says_so(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ["pml", "bl"], [0, 1])
+    folder = store.run(fake_spec("pml", 0).run_id)
+    path = folder.path / "eval/val-test-m1/images.parquet"
+    rows = folder.images("val-test-m1")
+    rows.loc[3, "predicted"] = np.nan
+    rows.to_parquet(path)
+    (setting,) = tables.settings(measured(store))
+    table = tables.comparison(setting)
+    assert [row.label for row in table.rows] == ["bl", "pml", CONSTANT]
+    assert cell(table, "pml", "MAE").notes == ("a prediction is not finite",)
+    assert cell(table, "pml", "95 % interval").text == "none"
