@@ -169,7 +169,9 @@ def _setting(setting: Setting, history: pd.DataFrame, shown: Mapping[str, Look],
             drawn.append(plots.ranking(_over_seeds(intervals), constant=floor, looks=shown, interval=_SPAN))
         with _noted(warnings, "cost against error"):
             drawn.append(plots.cost_error(costs, x="loss_ms", looks=shown, interval=_SPAN))
-            drawn.append(plots.cost_error(costs, x="peak_rss_mib", looks=shown, interval=_SPAN))
+            memory = costs["peak_rss_mib"]
+            if memory.max() > 1.1 * memory.min():
+                drawn.append(plots.cost_error(costs, x="peak_rss_mib", looks=shown, interval=_SPAN))
     images = measured.images[
         measured.images["run_id"].isin(rows["run_id"]) & measured.images["eval_id"].isin(rows["eval_id"])
     ]
