@@ -245,8 +245,11 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="only these runs: loss=pml,bl dataset=ucf_qnrf epochs=20 ... (columns of results.load())",
     )  # fmt: skip
     one = report.add_argument_group("one table")
-    formats = ("terminal", "markdown", "csv", "latex", "html", "json")
-    one.add_argument("--format", choices=formats, default="terminal", help="how it is printed (default: terminal)")
+    formats = ("terminal", "markdown", "csv", "latex", "latex-table", "html", "json")
+    one.add_argument(
+        "--format", choices=formats,
+        help="default: that of the ending of --out, else terminal; latex compiles as it is, latex-table is to be input",
+    )  # fmt: skip
     one.add_argument("--out", type=Path, metavar="FILE", help="write it there")
     one.add_argument(
         "--metrics", nargs="+", metavar="METRIC", help="mae, rmse, nae, bias; table3: f1, precision, recall"

@@ -36,6 +36,7 @@ class Found(NamedTuple):
 
 def report(options: argparse.Namespace) -> int:
     """Prints one table, or writes the page; 1 if something could not be read, 2 if there is nothing to report."""
+    _check_options(options)
     if options.table == "coverage":
         return _coverage(options)
     found = find(options)
@@ -88,6 +89,15 @@ def _defaults(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
     from benchmark.plan import known_defaults
 
     return {name: known_defaults(name) for name in (set(map(str, frame["loss"])) if len(frame) else ())}
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuses options that would do nothing, and takes the format from the ending of --out where none was typed."""
+    if options.table is None and (options.out is not None or options.format is not None):
+        raise ValueError("--out and --format are of one table (as `report comparison`); the page is written to --to")
+    if options.format is None:
+        ending = "" if options.out is None else options.out.suffix.removeprefix(".")
+        options.format = next((name for name, suffix in _SUFFIX.items() if suffix == ending), "terminal")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

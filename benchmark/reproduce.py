@@ -35,5 +35,4 @@ def reproduce(options: argparse.Namespace) -> int:
     console.print(render.terminal(table, console.width))
     for label, reason in failures.items():
         console.print(f"[red]failed[/] {escape(label)}: {escape(reason)}", soft_wrap=True)
-    console.print(f"\n`benchmark report {options.study} -o {done.store.root}` sets it beside every published system.")
     return 1 if failures else 0

@@ -71,6 +71,9 @@ def carry_out(options: argparse.Namespace) -> Done | int:
     if not options.json:
         console.print(plan_tree(runs, _states(planned, store)))
         _say_deviations(study, planned)
+    if not runs:
+        only = ", ".join(dict.fromkeys(rule.backbone for rule in study.only if rule.backbone))
+        raise PlanError(f"nothing to run: the study has none of these combinations. Its networks are {only}")
     if not planned:
         raise PlanError("nothing to run: every combination is skipped, for the reasons above")
     engine = _Engine(options, study, store)
@@ -260,7 +263,7 @@ def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Plann
     if beaten:
         console.print(f"\n[yellow]No better than a constant count:[/] {escape('; '.join(beaten))}", soft_wrap=True)
     elif compared:
-        console.print("\nEvery loss beat the constant count.")
+        console.print("\nEvery loss has a lower mean MAE than the constant count.")
     for label, reason in failures.items():
         console.print(f"[red]failed[/] {escape(label)}: {escape(reason)}", soft_wrap=True)
     if not compared:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from reports import stats
 from reports.measured import Comparisons, Sample
+from reports.protocol import protocol_hash
 from reports.stats import Metric
 from reports.table import Cell, Mark, number
 
@@ -111,10 +112,12 @@ def absent_cell(runs: pd.DataFrame) -> Cell:
 
 
 def noting_failures(cell: Cell, runs: pd.DataFrame) -> Cell:
-    """The cell with a note on each of its runs that failed."""
-    rows = runs[runs["state"] == "failed"][["label", "seed", "reason"]]
-    notes = tuple(f"{label}: seed {seed} failed: {reason}" for label, seed, reason in rows.itertuples(index=False))
-    return cell._replace(notes=(*cell.notes, *notes))
+    """The cell with a note on each run that failed on the terms of those that were measured."""
+    keys = protocol_hash(runs, ("split", "selection", "eval_id"))
+    failed = (runs["state"] == "failed") & keys.isin(keys[runs["state"] == "done"])
+    rows = runs.loc[failed, ["label", "seed", "reason"]]
+    notes = [f"{label}: seed {seed} failed: {reason}" for label, seed, reason in rows.itertuples(index=False)]
+    return cell._replace(notes=tuple(dict.fromkeys((*cell.notes, *notes))))
 
 
 def failed_cell(failed: pd.DataFrame) -> Cell:

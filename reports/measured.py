@@ -19,7 +19,7 @@ from reports.protocol import MixedProtocolError, check_comparable, with_terms
 from reports.stats import Comparison, Interval, Metric
 from results.store import Store
 
-__all__ = ["METRICS", "Comparisons", "Measured", "Sample", "generator", "loss_name"]
+__all__ = ["METRICS", "Comparisons", "Measured", "Sample", "data_name", "generator", "loss_name"]
 
 METRICS: tuple[Metric, ...] = ("mae", "rmse", "nae", "bias")
 """The metrics that follow from the counts, for which there are intervals."""
@@ -96,8 +96,9 @@ class Measured:
         defaults: Each loss's default parameters; a loss's label then carries those that differ.
 
     Attributes:
-        runs: The frame with the columns `label` (the loss as people read it; with its head, where a network has it with
-            several) and `settings` (see `with_terms`), without the trials of a search.
+        runs: The frame, without the trials of a search, with the columns `data` (the dataset with its parameters),
+            `label` (the loss as people read it; with its head, where a network has it with several) and `settings`
+            (see `with_terms`).
         trials: How many trials were left out: they were chosen among on val, and are no results.
     """
 
@@ -108,7 +109,8 @@ class Measured:
         frame = frame.reindex(columns=list(dict.fromkeys((*frame.columns, *_ALWAYS))))
         pairs = zip(frame["loss"], frame["loss_params"], strict=True)
         labels = [loss_name(loss, params, known.get(loss)) for loss, params in pairs]
-        runs = with_terms(frame.assign(label=labels))
+        data = [data_name(name, text) for name, text in zip(frame["dataset"], frame["dataset_params"], strict=True)]
+        runs = with_terms(frame.assign(label=labels, data=data))
         trials = runs["run_id"].isin([run for found in runs["search"].dropna() for run in found])
         self.trials = int(runs.loc[trials & runs["search"].isna(), "run_id"].nunique())
         self.runs = _with_heads(runs[~trials | runs["search"].notna()])
@@ -249,6 +251,12 @@ class Comparisons:
         names = ("p", "p_images", "wins", "seeds")
         span = {"difference": found.difference.estimate, "low": found.difference.low, "high": found.difference.high}
         return span | {name: getattr(found, name) for name in names}
+
+
+def data_name(dataset: str, params: str) -> str:
+    """`shanghaitech_b[scale=0.25]`: the dataset with its parameters (JSON text)."""
+    found = json.loads(params) if isinstance(params, str) else {}
+    return f"{dataset}[{','.join(f'{k}={v}' for k, v in sorted(found.items()))}]" if found else dataset
 
 
 def _with_heads(runs: pd.DataFrame) -> pd.DataFrame:

@@ -91,7 +91,7 @@ def pairs(comparisons: Comparisons, name: str, metric: str = "mae") -> Table:
         Column("nearer"), Column("seeds"),
     )  # fmt: skip
     caption = (
-        "Paired on the same seeds and images; p over seeds and images, Holm-corrected over the table. It decides.",
+        "Paired on the same seeds and images. p, Holm-corrected, decides; the intervals are not corrected.",
         "p, images only: Wilcoxon's signed-rank test, given these trained networks; with other seeds it may differ.",
         "nearer: share of images on which the first loss's count, meaned over seeds, is nearer to the truth.",
     )
@@ -264,7 +264,7 @@ def _noise(measured: Measured) -> Part | None:
                 found = tables.noise(measured.restricted(inside))
                 first = inside.iloc[0]
                 made.append(
-                    replace(found, name=f"noise_{key}", title=f"{found.title}: {first['dataset']}, {first['backbone']}")
+                    replace(found, name=f"noise_{key}", title=f"{found.title}: {first['data']}, {first['backbone']}")
                 )
     return Part("noise", "Noisy annotations", (), warnings, made) if made or warnings else None
 
@@ -273,7 +273,7 @@ def _paper(measured: Measured) -> Part:
     """The paper's tables beside what was measured; folded, for they are long."""
     warnings: list[str] = []
     details: list[tuple[str, Table]] = []
-    datasets = list(dict.fromkeys(["ucf_qnrf", *sorted(measured.evaluated["dataset"].unique())]))
+    datasets = list(dict.fromkeys(["ucf_qnrf", *sorted(measured.evaluated["data"].unique())]))
     made: dict[str, Callable[[], Table]] = {
         f"Table 4 on {dataset}": partial(paper.table4, measured, dataset=dataset) for dataset in datasets
     }
@@ -358,7 +358,7 @@ def _facts(measured: Measured, found: Sequence[Setting]) -> list[tuple[str, str]
             + (f", {(states == 'failed').sum()} failed" if (states == "failed").any() else ""),
         ),
         ("Losses", str(rows["label"].nunique())),
-        ("Datasets", ", ".join(sorted(rows["dataset"].unique()))),
+        ("Datasets", ", ".join(sorted(rows["data"].unique()))),
         ("Networks", ", ".join(sorted(rows["backbone"].unique()))),
         ("Seeds", str(rows["seed"].nunique())),
         ("Predictions of whole images", f"{rows['images'].sum():,.0f}"),

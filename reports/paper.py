@@ -6,6 +6,7 @@ measured where this suite has it, "not run" where it was not, "not in this suite
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -63,7 +64,8 @@ def table4(measured: Measured, metrics: Sequence[str] = ("mae", "rmse"), dataset
     Args:
         measured: What was measured; runs on other datasets are left out.
         metrics: mae, rmse, nae, bias; the paper has the first two.
-        dataset: The paper's is UCF-QNRF; on any other nothing is published.
+        dataset: With its parameters in brackets, or all of that name. The paper's is UCF-QNRF as it is; on any other,
+            and at another scale, nothing is published.
 
     Raises:
         MixedProtocolError: If a column would mix terms, or a cell runs that differ in more than their seed.
@@ -71,12 +73,15 @@ def table4(measured: Measured, metrics: Sequence[str] = ("mae", "rmse"), dataset
     """
     for metric in metrics:
         check_known("metric", metric, METRICS)
-    there = published("table4")
-    there = there[there["our_dataset"] == dataset]
     runs = _clean(measured)
-    runs = runs[runs["dataset"] == dataset]
+    exact = runs[runs["data"] == dataset]
+    runs = exact if len(exact) else runs[runs["dataset"] == dataset]
+    names = list(dict.fromkeys(runs["data"])) or [dataset]
+    there = published("table4")
+    there = there[there["our_dataset"] == (names[0] if len(names) == 1 else "")]
+    dataset = ", ".join(names)
     systems = [
-        _System(str(method), {"loss": str(rows["our_loss"].iloc[0])}, str(method))
+        _System(str(method).removesuffix(" (ours)"), {"loss": str(rows["our_loss"].iloc[0])}, str(method))
         for method, rows in published("table4").groupby("method", sort=False)
     ]
     networks = list(dict.fromkeys(there["our_backbone"])) + sorted(set(runs["backbone"]))
@@ -90,7 +95,7 @@ def table4(measured: Measured, metrics: Sequence[str] = ("mae", "rmse"), dataset
     ]
     title = f"Losses by networks on {dataset} ({'' if len(there) else 'as '}Table 4 of the PML paper)"
     return _side_by_side(
-        f"table4_{dataset}",
+        f"table4_{_file_name(dataset)}",
         title,
         "loss",
         measured.restricted(runs),
@@ -113,9 +118,9 @@ def table2(measured: Measured, metrics: Sequence[str] = ("mae", "rmse")) -> Tabl
     there = published("table2")
     runs = _clean(measured)
     systems = _methods(there)
-    names = list(dict.fromkeys(there["our_dataset"])) + sorted(set(runs["dataset"]))
+    names = list(dict.fromkeys(there["our_dataset"])) + sorted(set(runs["data"]))
     groups = [
-        _Group(name, runs[runs["dataset"] == name], _published(there[there["our_dataset"] == name]))
+        _Group(name, runs[runs["data"] == name], _published(there[there["our_dataset"] == name]))
         for name in dict.fromkeys(names)
     ]
     title = "Methods by datasets (Table 2 of the PML paper)"
@@ -191,10 +196,11 @@ def reproduction(
             plain = _plain_label(runs["label"])
             for label in sorted(dict.fromkeys(runs["label"]), key=len) or [loss]:
                 part = runs[runs["label"] == label]
-                held = cell if plain in (None, label) else None
-                place = f"{label} · {backbone} · {dataset} {METRIC_NAMES[metric]}"
+                data = str(part["data"].iloc[0]) if len(part) else dataset
+                held = cell if plain in (None, label) and data == dataset else None
+                place = f"{label} · {backbone} · {data} {METRIC_NAMES[metric]}"
                 rows.append(Row(place, _reproduced(measured, part, metric, held)))
-        for name, done in measured.evaluated.groupby("dataset", sort=True):
+        for name, done in measured.evaluated.groupby("data", sort=True):
             constant = constant_cell(done, metric)
             cells_of = (Cell(), constant, Cell(), Cell(), Cell(), Cell())
             rows.append(Row(f"{CONSTANT} {name} {METRIC_NAMES[metric]}", cells_of, reference=True))
@@ -294,12 +300,17 @@ def _is_plain(label: str) -> bool:
     return all(item.partition("=")[0] in _ALONE for item in params.split(",") if item)
 
 
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", text).strip("_")
+
+
 def _methods(there: pd.DataFrame) -> list[_System]:
     """The rows of a table of whole methods."""
     found = []
     for first in there.drop_duplicates(["method", "network"]).to_dict("records"):
         method, network = str(first["method"]), str(first["network"])
-        label = method if network in method else f"{method} · {network}"
+        label = method.removesuffix(" (ours)")
+        label = label if network in method else f"{label} · {network}"
         found.append(_System(label, {"loss": first["our_loss"], "backbone": first["our_backbone"]}, method, network))
     return found
 
@@ -398,7 +409,8 @@ def _reproduced(
     ours = Cell(text, single.estimate, sd, seeds=seeds)
     span = Cell("1 seed: no interval")
     if np.isfinite(single.low):
-        span = Cell(f"{single.low:.1f} to {single.high:.1f}", low=single.low, high=single.high)
+        low = max(single.low, 0.0)  # an error has no other side
+        span = Cell(f"{low:.1f} to {single.high:.1f}", low=low, high=single.high)
     counted = noting_failures(Cell(str(seeds), seeds), runs)
     if cell is not None and cell["our_dataset"] == "nwpu":
         note = "measured on the official val, published on the hidden test set: no difference is taken"

@@ -281,6 +281,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {
     "markdown": markdown,
     "csv": to_csv,
     "latex": latex,
+    "latex-table": lambda table: latex(table, standalone=False),
     "html": html,
     "json": to_json,
 }

@@ -119,7 +119,7 @@ class Table:
         if "best" in marks or "second" in marks:
             found.append("Bold: best of its column, underlined: second, each separated from all that follow.")
         if "tie" in marks:
-            found.append(f"{SIGNS['tie']} not separated from the least of its column.")
+            found.append(f"{SIGNS['tie']} tested (MAE, RMSE, NAE), and not separated from the least of its column.")
         return found + [f"{letter}: {note}" for note, letter in self.notes.items()]
 
     def panels(self, width: int, *, stub_most: int = 40, spanning: bool = True) -> list[Table]:
@@ -176,6 +176,7 @@ def number(value: float | None, digits: int, *, sign: bool = False, empty: str =
     """A number with a fixed number of digits; `empty` where there is none."""
     if value is None or value != value:
         return empty
+    value = round(value, digits) + 0.0  # no minus before a zero
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 

@@ -181,7 +181,8 @@ def noise(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
     rows = measured.evaluated
     levels = sorted(set(rows["noise"]), key=_noise_order)
     if len(levels) < 2:
-        raise ValueError(f"a noise table needs runs with at least two noises; found {', '.join(levels) or 'none'}")
+        found = f"only {levels[0]!r}" if levels else "no measured run"
+        raise ValueError(f"a noise table needs runs with at least two noises; found {found}")
     check_comparable(rows, "the noise table", ("noise",))
     grid = _grid(measured, {level: rows[rows["noise"] == level] for level in levels}, "label", "noise", metrics)
     heads: list[Column] = []

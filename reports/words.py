@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,9 +31,7 @@ def terms_caption(rows: pd.DataFrame, apart: Iterable[str] = ()) -> tuple[str, .
     count = str(seeds.min()) if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     heads = rows.groupby("head")["label"].unique()
     heads_text = "; ".join(f"{head}: {', '.join(labels)}" for head, labels in heads.items())
-    releases = ", ".join(
-        dict.fromkeys(f"{d} {h[:8]}" for d, h in zip(rows["dataset"], rows["dataset_hash"], strict=True))
-    )
+    releases = ", ".join(dict.fromkeys(f"{d} {h[:8]}" for d, h in zip(rows["data"], rows["dataset_hash"], strict=True)))
     recipes = "; ".join(dict.fromkeys(recipe_words(row) for _, row in rows.iterrows()))
     stated = [
         f"Data: {releases}, split {of('split')}."
@@ -52,6 +49,9 @@ def failures_caption(measured: Measured) -> tuple[str, ...]:
     """How many runs failed or are unfinished, of how many; and how many trials of a search were left out."""
     states = measured.runs.drop_duplicates("run_id")["state"].value_counts()
     missing = {name: int(number) for name, number in states.items() if name != "done"}
+    done = set(measured.runs.loc[measured.runs["state"] == "done", "run_id"])
+    unread = len(done - set(measured.evaluated["run_id"]))
+    missing |= {"done without a readable measurement": unread} if unread else {}
     words = ", ".join(f"{number} {name}" for name, number in missing.items())
     trials = (f"{measured.trials} trials of a search are left out.",) if measured.trials else ()
     return ((f"Of {int(states.sum())} runs {words}.",) if missing else ()) + trials
@@ -64,8 +64,8 @@ def reading(samples: Mapping[str, Sample], comparisons: Comparisons) -> tuple[st
         return ("1 seed: no interval over seeds, and nothing is separated.",)
     few = " Fewer than five seeds: wide small-sample intervals." if min(counts) < 5 else ""
     pairs = f"{comparisons.pairs} pair{'' if comparisons.pairs == 1 else 's'}"
-    tested = f"Separated: paired test on the seeds and images that both have, 5 % after Holm's correction for {pairs}."
-    said = "± standard deviation over seeds; intervals over seeds and images."
+    tested = f"Separated: paired test on common seeds and images, 5 % after Holm's correction for {pairs} a metric."
+    said = "± standard deviation over seeds; intervals over seeds and images; NAE over the images with people."
     return (said + few, *([tested] if comparisons.pairs else []))
 
 
@@ -81,9 +81,8 @@ def recipe_words(row: Any) -> str:
 
 def setting_title(row: Mapping[str, Any]) -> str:
     """Data, noise, network and recipe in one line."""
-    params = json.loads(row["dataset_params"])
-    data = row["dataset"] + (f"[{','.join(f'{k}={v}' for k, v in sorted(params.items()))}]" if params else "")
     words = "" if row["noise"] == "none" else f", training noise {row['noise']}"
-    epochs = "" if row["recipe"] == "official" else f", {row['recipe_epochs']:.0f} epochs"
+    count = int(row["recipe_epochs"])
+    epochs = "" if row["recipe"] == "official" else f", {count} epoch{'' if count == 1 else 's'}"
     chosen = "" if row["selection"] == "val" else f", selected by {row['selection']}"
-    return f"{data} {row['split']}{words} · {row['backbone']} · {row['recipe']} recipe{epochs}{chosen}"
+    return f"{row['data']} {row['split']}{words} · {row['backbone']} · {row['recipe']} recipe{epochs}{chosen}"

@@ -195,3 +195,17 @@ def test_records_that_lack_what_a_table_needs_leave_the_rest(
     assert run("-o", store.root, "--to", tmp_path / "out", "--no-images") == 0
     assert "No cost of" in capsys.readouterr().err
     assert "<h2>" in (tmp_path / "out/index.html").read_text(encoding="utf-8")
+
+
+def test_options_that_would_do_nothing_are_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-o", root, "--format", "csv") == 2
+    assert "are of one table" in capsys.readouterr().err
+    assert run("comparison", "-o", root, "--out", tmp_path / "t.csv") == 0
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").startswith("loss,seeds")
+
+
+def test_a_study_without_the_combination_says_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "table2", "--backbones", "tiny", "--datasets", "synthetic"]) == 2
+    assert "Its networks are" in capsys.readouterr().err

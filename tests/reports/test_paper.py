@@ -26,17 +26,15 @@ def cell(table: Table, row: str, group: str, label: str, kind: str = "measured")
 def test_table4_measured_beside_published(tmp_path: Path) -> None:
     store = fake_store(tmp_path, ("pml", "bl"), [0, 1], backbones=("vgg19", "mcnn"))
     table = paper.table4(measured(store))
-    assert [row.label for row in table.rows][:7] == ["L2 Loss", "BL", "NoiseCC", "DMC", "GL", "GCFL", "PML (ours)"]
+    assert [row.label for row in table.rows][:7] == ["L2 Loss", "BL", "NoiseCC", "DMC", "GL", "GCFL", "PML"]
     rows = [store.run(fake_spec("pml", seed).run_id).images("val-test-m1") for seed in (0, 1)]
     mae = np.mean([(r["predicted"] - r["true"]).abs().mean() for r in rows])
-    assert cell(table, "PML (ours)", "vgg19", "MAE").value == pytest.approx(mae)
-    assert cell(table, "PML (ours)", "vgg19", "MAE", "published").value == 77.6
-    assert cell(table, "PML (ours)", "hrnet_w48", "MAE", "published").text == "73.17"
+    assert cell(table, "PML", "vgg19", "MAE").value == pytest.approx(mae)
+    assert cell(table, "PML", "vgg19", "MAE", "published").value == 77.6
+    assert cell(table, "PML", "hrnet_w48", "MAE", "published").text == "73.17"
     assert cell(table, "GL", "vgg19", "MAE").text == "not run"
     assert cell(table, "GCFL", "mcnn", "MAE", "published").text == "–"
-    assert any(
-        "sources disagree: another has 76.6" in n for n in cell(table, "PML (ours)", "vgg19", "MAE", "published").notes
-    )
+    assert any("sources disagree: another has 76.6" in n for n in cell(table, "PML", "vgg19", "MAE", "published").notes)
 
 
 def test_no_published_number_stands_in_a_measured_column(tmp_path: Path) -> None:
@@ -53,11 +51,11 @@ def test_table2_has_every_system(tmp_path: Path) -> None:
     store = fake_store(tmp_path, ("pml",), [0], backbones=("vgg19", "mobilenetv2"))
     table = paper.table2(measured(store), ["mae"])
     names = [row.label for row in table.rows]
-    assert sum(name.startswith("PML (ours) · ") for name in names) == 3
+    assert sum(name.startswith("PML · ") for name in names) == 3
     assert "pml · mobilenetv2" in names
     assert cell(table, "KDMG (Wan et al., 2020) · VGG-19", "ucf_qnrf", "MAE").notes == (paper._SUITE,)
-    assert cell(table, "PML (ours) · VGG-19", "ucf_qnrf", "MAE").value is not None
-    assert cell(table, "PML (ours) · HRNet", "ucf_qnrf", "MAE").text == "not run"
+    assert cell(table, "PML · VGG-19", "ucf_qnrf", "MAE").value is not None
+    assert cell(table, "PML · HRNet", "ucf_qnrf", "MAE").text == "not run"
     wrong = next(row.label for row in table.rows if row.label.startswith("MCNN"))
     corrected = cell(table, wrong, "shanghaitech_a", "MAE", "published")
     assert corrected.value == 110.2
@@ -79,7 +77,7 @@ def test_variants_and_solvers(tmp_path: Path) -> None:
     table = paper.table4(measured(store))
     assert cell(table, "pml[count_norm=l2]", "vgg19", "MAE").value is not None
     assert cell(table, "DMC", "vgg19", "MAE").notes == ("measured as dm_count[solver=stabilised]",)
-    assert cell(table, "PML (ours)", "vgg19", "MAE").notes == ()
+    assert cell(table, "PML", "vgg19", "MAE").notes == ()
 
 
 def test_mixed_terms_are_refused_and_noise_is_left_out(tmp_path: Path) -> None:
@@ -145,3 +143,19 @@ def test_a_reproduction_names_variants_and_holds_the_paper_against_the_plain_one
     add_run(store, fake_spec("bl", 0, recipe={"epochs": 99}))
     with pytest.raises(MixedProtocolError, match="vgg19 on ucf_qnrf would mix.*recipe_epochs"):
         paper.reproduction(measured(store), "table4")
+
+
+def test_another_scale_is_not_held_against_published_numbers(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for seed in range(2):
+        add_run(store, fake_spec("pml", seed, dataset_params={"scale": 0.25}, dataset="shanghaitech_b"))
+    found = measured(store)
+    four = paper.table4(found, dataset="shanghaitech_b")
+    assert "shanghaitech_b[scale=0.25]" in four.title
+    assert {column.kind for column in four.columns} == {"measured"}
+    two = paper.table2(found, ["mae"])
+    assert cell(two, "PML · VGG-19", "shanghaitech_b", "MAE").text == "not run"
+    assert cell(two, "PML · VGG-19", "shanghaitech_b[scale=0.25]", "MAE").value is not None
+    again = paper.reproduction(found, "table2", ["mae"], cells=[("pml", "vgg19", "shanghaitech_b")])
+    assert again.rows[0].label == "pml · vgg19 · shanghaitech_b[scale=0.25] MAE"
+    assert again.rows[0].cells[3].value is None

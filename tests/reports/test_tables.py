@@ -144,7 +144,7 @@ def test_the_noise_table(tmp_path: Path) -> None:
     assert change.low < change.value < change.high
     single = fake_store(tmp_path / "single", ["pml"], [0], noises=("none", "uniform-px:8"))
     assert cell(tables.noise(measured(single)), "pml", "change", "uniform-px:8").text == "–"
-    with pytest.raises(ValueError, match="at least two noises; found none"):
+    with pytest.raises(ValueError, match="at least two noises; found only 'none'"):
         tables.noise(measured(fake_store(tmp_path / "clean")))
 
 
@@ -311,3 +311,18 @@ def test_a_prediction_that_is_not_finite_is_last_and_says_so(tmp_path: Path) -> 
     assert [row.label for row in table.rows] == ["bl", "pml", CONSTANT]
     assert cell(table, "pml", "MAE").notes == ("a prediction is not finite",)
     assert cell(table, "pml", "95 % interval").text == "none"
+
+
+def test_failures_on_other_terms_are_not_pinned_on_a_cell(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ["pml"], [0, 1], noises=("none", "uniform-px:8"))
+    add_failure(store, fake_spec("pml", 0, recipe={"lr": 1.0}), "not finite")
+    table = tables.noise(measured(store))
+    assert cell(table, "pml", "MAE", "none").notes == ()
+    assert "Of 5 runs 1 failed." in table.caption
+
+
+def test_done_runs_without_a_measurement_are_counted(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ["pml", "bl"], [0, 1])
+    (store.run(fake_spec("bl", 1).run_id).path / "eval/val-test-m1/metrics.json").unlink()
+    (setting,) = tables.settings(measured(store))
+    assert "Of 4 runs 1 done without a readable measurement." in tables.comparison(setting).caption
