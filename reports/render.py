@@ -38,12 +38,13 @@ def environment() -> Environment:
 def terminal(table: Table, width: int = 80) -> RenderableType:
     """The table for a terminal of `width` columns, in panels where it is wider, with what stands under it."""
     parts: list[RenderableType] = [Text(table.title, style="bold")]
-    for panel in table.panels(width, stub_most=20, spanning=False):
+    for panel in table.panels(width, stub_most=18, spanning=False):
         out = RichTable(header_style="bold", pad_edge=False, title_justify="left")
         out.add_column(escape(panel.stub), overflow="fold")
         grouped = any(column.group for column in panel.columns)
         for column in panel.columns:
-            heading = f"{column.group}\n{column.title}" if grouped else column.title
+            title = column.title if column.kind == "text" else column.title.replace(" ", "\n")
+            heading = f"{column.group}\n{title}" if grouped else title
             style = "italic dim" if column.kind == "published" else None
             out.add_column(escape(heading), justify="left" if column.kind == "text" else "right", style=style)
         for row in panel.rows:

@@ -128,7 +128,8 @@ class Table:
         Args:
             width: Characters of a part.
             stub_most: Row labels may be folded to this many characters.
-            spanning: Whether a group's name spans its columns; otherwise it stands over each of them.
+            spanning: Whether a group's name spans its columns; otherwise it stands over each of them, and titles take a
+                line a word.
         """
         stub = min(max([len(self.stub), *(len(row.label) for row in self.rows)], default=0), stub_most)
         parts: list[list[int]] = []
@@ -168,7 +169,8 @@ class Table:
             cells = [row.cells[place] for row in self.rows]
             shown = [len(cell.text) + len(self.signs(cell)) for cell in cells]
             heading = 0 if spanning else len(self.columns[place].group)
-            total += max([len(self.columns[place].title), heading, *shown]) + 3
+            words = [self.columns[place].title] if spanning else self.columns[place].title.split(" ")
+            total += max([*map(len, words), heading, *shown]) + 3
         return max(total, len(self.columns[group[0]].group) + 3)
 
 
