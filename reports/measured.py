@@ -133,7 +133,8 @@ class Measured:
     @property
     def evaluated(self) -> pd.DataFrame:
         """The rows that have a measurement whose per-image counts could be read."""
-        return self.runs[[key in self._counts for key in self._keys(self.runs)]]
+        read = [key in self._counts for key in self._keys(self.runs)]
+        return self.runs[pd.Series(read, index=self.runs.index, dtype=bool)]
 
     @property
     def failed(self) -> pd.DataFrame:

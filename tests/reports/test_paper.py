@@ -159,3 +159,10 @@ def test_another_scale_is_not_held_against_published_numbers(tmp_path: Path) -> 
     again = paper.reproduction(found, "table2", ["mae"], cells=[("pml", "vgg19", "shanghaitech_b")])
     assert again.rows[0].label == "pml · vgg19 · shanghaitech_b[scale=0.25] MAE"
     assert again.rows[0].cells[3].value is None
+
+
+def test_the_papers_own_table_stands_without_a_run_of_it(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml",), [0], datasets=("shanghaitech_b",))
+    table = paper.table4(measured(store))
+    assert cell(table, "PML", "vgg19", "MAE").text == "not run"
+    assert cell(table, "PML", "vgg19", "MAE", "published").value == 77.6
