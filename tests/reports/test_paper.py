@@ -166,3 +166,12 @@ def test_the_papers_own_table_stands_without_a_run_of_it(tmp_path: Path) -> None
     table = paper.table4(measured(store))
     assert cell(table, "PML", "vgg19", "MAE").text == "not run"
     assert cell(table, "PML", "vgg19", "MAE", "published").value == 77.6
+
+
+def test_of_two_heads_neither_is_the_papers(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml",), [0, 1])
+    for seed in (0, 1):
+        add_run(store, fake_spec("pml", seed, head="pml"))
+    table = paper.table4(measured(store))
+    assert cell(table, "PML", "vgg19", "MAE").text == "not run"
+    assert cell(table, "pml · pml head", "vgg19", "MAE").value is not None
