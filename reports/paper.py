@@ -295,7 +295,7 @@ def _rows_of(group: _Group, systems: Sequence[_System], own: Naming) -> dict[str
 
 
 def _is_plain(label: str) -> bool:
-    """Whether a label has no parameters but those that leave the loss what the paper calls it, and no head beside it."""
+    """Whether a label has no head and no parameters but those that leave the loss what the paper calls it."""
     if label.endswith(" head"):
         return False
     params = label.partition("[")[2].rstrip("]")
