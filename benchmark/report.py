@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.markup import escape
 
+from benchmark.recipes import recipe_for
 from benchmark.show import console, progress_console
 from reports import paper, render, tables
 from reports.measured import Measured
@@ -66,13 +67,13 @@ def find(options: argparse.Namespace) -> Found:
         from benchmark.recorded import read_all
 
         frame, images, history = read_all(options.recorded)
-        measured = Measured(frame, images, _defaults(frame))
+        measured = Measured(frame, images, _defaults(frame), _official)
     else:
         store = Store(options.output)
         if not store.root.is_dir():
             raise StoreError(f"{store.root} is no folder; name the --output of `benchmark run`")
         frame = store.load(problems=problems)
-        measured = Measured.of(store, frame, _defaults(frame), problems)
+        measured = Measured.of(store, frame, _defaults(frame), problems, _official)
         history = store.histories(frame["run_id"].unique() if len(frame) else [], problems=problems)
     if options.where:
         measured = measured.restricted(select(measured.runs, options.where))
@@ -81,7 +82,13 @@ def find(options: argparse.Namespace) -> Found:
 
 def measured_in(store: Store, frame: pd.DataFrame) -> Measured:
     """The rows of `store.load()` with their per-image counts."""
-    return Measured.of(store, frame, _defaults(frame))
+    return Measured.of(store, frame, _defaults(frame), official=_official)
+
+
+def _official(loss: str, dataset: str) -> dict[str, Any]:
+    """A loss's official recipe as `results.load()` has it: the range of scales is one text there."""
+    found = recipe_for("official", loss, dataset, {}).recipe.model_dump(mode="json", exclude={"name"})
+    return found | {"scale": "-".join(f"{value:g}" for value in found["scale"])}
 
 
 def _defaults(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:

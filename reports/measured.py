@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports import stats
-from reports.protocol import MixedProtocolError, check_comparable, with_terms
+from reports.protocol import MixedProtocolError, Published, check_comparable, with_terms
 from reports.stats import Comparison, Interval, Metric
 from results.store import Store
 
@@ -94,6 +94,7 @@ class Measured:
         frame: `results.Store.load()`, or a part of it, runs without an evaluation included.
         images: `results.Store.images()` of its evaluations: run_id, eval_id, id, true, predicted.
         defaults: Each loss's default parameters; a loss's label then carries those that differ.
+        official: The official recipes; see `with_terms`.
 
     Attributes:
         runs: The frame, without the trials of a search, with the columns `data` (the dataset with its parameters),
@@ -103,14 +104,19 @@ class Measured:
     """
 
     def __init__(
-        self, frame: pd.DataFrame, images: pd.DataFrame, defaults: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        frame: pd.DataFrame,
+        images: pd.DataFrame,
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
+        official: Published | None = None,
     ) -> None:
         known = defaults or {}
         frame = frame.reindex(columns=list(dict.fromkeys((*frame.columns, *_ALWAYS))))
         pairs = zip(frame["loss"], frame["loss_params"], strict=True)
         labels = [loss_name(loss, params, known.get(loss)) for loss, params in pairs]
         data = [data_name(name, text) for name, text in zip(frame["dataset"], frame["dataset_params"], strict=True)]
-        runs = with_terms(frame.assign(label=labels, data=data))
+        self.official = official
+        runs = with_terms(frame.assign(label=labels, data=data), official=official)
         trials = runs["run_id"].isin([run for found in runs["search"].dropna() for run in found])
         self.trials = int(runs.loc[trials & runs["search"].isna(), "run_id"].nunique())
         self.runs = _with_heads(runs[~trials | runs["search"].notna()])
@@ -124,11 +130,12 @@ class Measured:
         frame: pd.DataFrame,
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
         problems: list[str] | None = None,
+        official: Published | None = None,
     ) -> Measured:
         """Reads the per-image counts of `store.load()`, or of some of its rows; see `Store.images` for `problems`."""
         rows = frame.reindex(columns=["run_id", "eval_id"]).dropna()
         images = store.images(zip(rows["run_id"], rows["eval_id"], strict=True), problems=problems)
-        return cls(frame, images, defaults)
+        return cls(frame, images, defaults, official)
 
     @property
     def evaluated(self) -> pd.DataFrame:
@@ -144,7 +151,7 @@ class Measured:
     def restricted(self, rows: pd.DataFrame) -> Measured:
         """The same with some of the runs."""
         kept = Measured.__new__(Measured)
-        kept.runs, kept.trials = self.runs.loc[rows.index], self.trials
+        kept.runs, kept.trials, kept.official = self.runs.loc[rows.index], self.trials, self.official
         kept.images = self.images[self.images["run_id"].isin(kept.runs["run_id"])]
         kept.__dict__["_counts"], kept._samples = self._counts, self._samples
         return kept

@@ -4,7 +4,7 @@ The *terms* of an evaluation are everything but the loss, its head and the seed:
 the network and where its features start, the recipe, the annotation noise, the selection rule, the versions of protocol
 and metrics. Under the shared recipe every setting is a term: runs of 10 and of 100 epochs are no comparison. Under the
 tuned recipe the learning rate is each loss's own. Under the official one the settings differ from loss to loss by
-design and only the recipe's name is a term; what was overridden by hand is not known here, so tables print them.
+design; what was set by hand beside it is a term, as far as the official recipes are told (`with_terms`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -62,18 +62,26 @@ class MixedProtocolError(ValueError):
     """Measurements under different terms were to be put into one column; the message says which terms differ."""
 
 
-def with_terms(frame: pd.DataFrame, without: Iterable[str] = ()) -> pd.DataFrame:
+Published = Callable[[str, str], Mapping[str, Any]]
+"""The fields of a loss's official recipe on a dataset, without the prefix `recipe_`."""
+
+
+def with_terms(frame: pd.DataFrame, without: Iterable[str] = (), official: Published | None = None) -> pd.DataFrame:
     """The frame with the column `settings`: the recipe's fields as JSON, or one text where they differ by design.
 
     Args:
         frame: Rows of `results.load()`.
         without: Columns `recipe_*` that are an axis of the table and so no term of it.
+        official: Tells the official recipes: what was set by hand, and so departs from them, is a term.
     """
     fields = [str(name) for name in frame if str(name).startswith("recipe_") and name not in set(without)]
 
     def settings(row: Any) -> str:
         if row["recipe"] == "official":
-            return _BY_DESIGN
+            meant = official(row["loss"], row["dataset"]) if official is not None else {}
+            typed = {name: _plain(row[f"recipe_{name}"]) for name in meant if f"recipe_{name}" in fields}
+            typed = {name: value for name, value in typed.items() if value != _plain(meant[name])}
+            return f"{_BY_DESIGN}; by hand {json.dumps(typed, sort_keys=True)}" if typed else _BY_DESIGN
         kept = [name for name in fields if not (row["recipe"] == "tuned" and name == "recipe_lr")]
         return json.dumps({name.removeprefix("recipe_"): _plain(row[name]) for name in kept}, sort_keys=True)
 

@@ -230,7 +230,7 @@ def custom(
     if frame.empty:
         raise ValueError(f"no measured run has both {down} and {across}: nothing to show")
     free = {down, across, *_implied(down)}
-    frame = with_terms(frame, [name for name in free if name.startswith("recipe_")])
+    frame = with_terms(frame, [name for name in free if name.startswith("recipe_")], measured.official)
     groups = {str(value): frame[frame[across] == value] for value in sorted(set(frame[across]), key=_order)}
     for name, inside in groups.items():
         check_comparable(inside, f"the column {across}={name}", free)

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmark.recipes import recipe_for
+from benchmark.report import measured_in
 from reports.protocol import (
     MixedProtocolError,
     check_comparable,
@@ -17,6 +19,7 @@ from reports.protocol import (
     select,
     with_terms,
 )
+from reports.tables import settings
 from results.store import Store
 from tests.reports.fake_store import add_failure, add_run, fake_spec
 
@@ -59,6 +62,18 @@ def test_settings_of_an_official_recipe_differ_by_design(tmp_path: Path) -> None
     official = {"name": "official", "epochs": 9}
     rows = frame(tmp_path, {"recipe": official}, {"loss": "bl", "recipe": official | {"epochs": 3}})
     assert differences(rows) == []
+
+
+def test_what_was_set_by_hand_beside_an_official_recipe_is_a_term(tmp_path: Path) -> None:
+    rows = {loss: dict(recipe_for("official", loss, "ucf_qnrf", {}).recipe) for loss in ("pml", "bl")}
+    store = Store(tmp_path)
+    add_run(store, fake_spec("pml", recipe=rows["pml"]), images=5)
+    add_run(store, fake_spec("bl", recipe=rows["bl"]), images=5)
+    assert len({setting.key for setting in settings(measured_in(store, store.load()))}) == 1
+    add_run(
+        store, fake_spec("l2", recipe=dict(recipe_for("official", "l2", "ucf_qnrf", {"epochs": 1}).recipe)), images=5
+    )
+    assert len({setting.key for setting in settings(measured_in(store, store.load()))}) == 2
 
 
 def test_terms_may_be_set_apart(tmp_path: Path) -> None:
