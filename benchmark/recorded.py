@@ -7,20 +7,21 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
 from benchmark.show import console
+from reports.localised import shown_radii
 from reports.protocol import mismatches, select
 from results import recorded
 from results.atomic import printable
-from results.recorded import FILES, Recorded, RecordedError
+from results.recorded import Recorded, RecordedError
 from results.store import Store, StoreError
 
-__all__ = ["check", "export", "import_study", "list_studies", "merge", "read_all"]
+__all__ = ["Contents", "check", "export", "import_study", "list_studies", "merge", "read_all"]
 
 
 def export(options: argparse.Namespace) -> int:
@@ -104,18 +105,25 @@ def check(options: argparse.Namespace) -> int:
     if not findings:
         study = found.study
         console.print(
-            f"{escape(study.name)}: the metrics of all {study.evaluations} evaluations ({study.runs} runs, "
-            f"{study.failed} of them failed) follow from their images",
+            f"{escape(study.name)}: the metrics of all {study.evaluations} evaluations{_and_places(study)} "
+            f"({study.runs} runs, {study.failed} of them failed) follow from their images",
             soft_wrap=True,
         )
     return 1 if findings else 0
 
 
-def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """What a report of several studies is made of, without merging them.
+class Contents(NamedTuple):
+    """What `Store.load`, `images`, `histories`, `localisations` and `hits` would give if all runs were in one store."""
 
-    Returns:
-        What `Store.load`, `images` and `histories` would give if all runs were in one store.
+    frame: pd.DataFrame
+    images: pd.DataFrame
+    history: pd.DataFrame
+    places: pd.DataFrame
+    hits: pd.DataFrame
+
+
+def read_all(folders: Sequence[Path]) -> Contents:
+    """What a report of several studies is made of, without merging them; hits at the radii that a report shows.
 
     Raises:
         RecordedError: If a study cannot be read, a number does not follow from its images, or a run is in two studies.
@@ -129,10 +137,11 @@ def read_all(folders: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame, pd.Da
                 both = f"{owners[run_id]} and {part.folder}"
                 raise RecordedError(f"run {run_id} is in {both}; `benchmark results merge --allow-identical` first")
             owners[run_id] = part.folder
-    images = [part.images() for part in found]
-    histories = [part.histories() for part in found]
     frame = pd.DataFrame([row for part in found for row in part.rows()])
-    return frame, _stacked(images), _stacked(histories)
+    places = _stacked([part.localisations() for part in found])
+    hits = [part.hits(shown_radii(places)) for part in found]
+    images, histories = [part.images() for part in found], [part.histories() for part in found]
+    return Contents(frame, _stacked(images), _stacked(histories), places, _stacked(hits))
 
 
 def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -155,7 +164,8 @@ def _say_written(options: argparse.Namespace, found: Recorded, left_out: dict[st
     size = sum(_sizes(found).values())
     windows = "" if study.windows else ", without windows"
     print(  # noqa: T201
-        f"{found.folder}: {study.runs} runs ({study.failed} failed), {study.evaluations} evaluations{windows}, "
+        f"{found.folder}: {study.runs} runs ({study.failed} failed), {study.evaluations} evaluations"
+        f"{_and_places(study)}{windows}, "
         f"{size / 1024:.0f} KiB"
     )
     for why, which in left_out.items():
@@ -163,12 +173,16 @@ def _say_written(options: argparse.Namespace, found: Recorded, left_out: dict[st
             print(f"left out, {why}: {printable(item)}")  # noqa: T201
 
 
+def _and_places(study: recorded.Study) -> str:
+    return f" and {study.localisations} localisations" if study.localisations else ""
+
+
 def _about(found: Recorded) -> dict[str, Any]:
     return {"folder": str(found.folder), **found.study.model_dump(), "bytes": _sizes(found)}
 
 
 def _sizes(found: Recorded) -> dict[str, int]:
-    return {name: (found.folder / name).stat().st_size for name in ("study.json", *FILES)}
+    return {name: (found.folder / name).stat().st_size for name in ("study.json", *found.study.files)}
 
 
 def _dump(value: Any) -> None:

@@ -4,46 +4,42 @@ In `<name>/`:
 
 - `study.json`: what this is, by whom, under which versions, and the SHA-256 of the other files. Name, title and author
   may be edited by hand; numbers, losses, datasets and versions are compared with the files.
-- `runs.jsonl`: one line a run, by id: spec.json, record.json or failed.json, and each evaluation's metrics.json
+- `runs.jsonl`: one line a run, by id: spec.json, record.json or failed.json, and each evaluation's metrics.json or
+  localisation.json
 - `history.parquet`: the epochs of all runs, a column for each number; see `results.recorded_tables`
 - `images.parquet`: the per-image rows of all evaluations; without the 64-px windows if `windows` is false
+- `localisation.parquet`, `curves.parquet`: of measurements of places, if there are any: numbers of heads, points and
+  matched pairs of each image, and the curves over thresholds; see `results.recorded_places`
 - `summary.csv`: one line an evaluation, for people and for diffs; derived
 
-Everything that `Store.load`, `images` and `histories` give of finished and failed runs is carried exactly. Weights,
-checkpoints and logs are not: a new measurement of an imported run needs its training again. A hash finds a torn or
-edited copy, and `Recorded.check` numbers that do not follow from the images; neither finds invented images. Records
-name the machine and the command line: read them before you publish. Git must leave line ends alone, as
-`.gitattributes` says for `results/studies`.
+Everything that `Store.load`, `images`, `histories`, `localisations` and `hits` give of finished and failed runs is
+carried exactly, and `RunFolder.curve`. Weights, checkpoints and logs are not, nor are points with their scores and
+matches: a new measurement of an imported run needs its training again, and its `points.parquet` has the numbers of each
+image only. A hash finds a torn or edited copy, and `Recorded.check` numbers that do not follow from the images; neither
+finds invented images. Records name the machine and the command line: read them before you publish. Git must leave line
+ends alone, as `.gitattributes` says for `results/studies`.
 
-Measured on 28 runs of 20 epochs and 316 images with 12 windows each: 23 kB a run, of which `images.parquet` 18.
+Measured on 28 runs of 20 epochs and 316 images with 12 windows each: 23 kB a run, of which `images.parquet` 18. A
+measurement of places at two radii adds 11 kB: `localisation.parquet` 6, `curves.parquet` 4 (three curves of 200 rows).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyarrow as pa
 
 from results import recorded_files as files
-from results import recorded_tables as tables
 from results.atomic import replacing
-from results.recorded_files import RECORDED_VERSION, RecordedError, Study
-from results.recorded_runs import Run, difference, findings, from_store, write_runs
-from results.schema import SCHEMA_VERSION
+from results.recorded_files import ALL_FILES, FILES, RECORDED_VERSION, RecordedError, Study
+from results.recorded_runs import Run, difference, from_store, write_runs
+from results.recorded_study import Recorded, made, parsed
 from results.store import Store, _noting
 
-__all__ = ["FILES", "RECORDED_VERSION", "Imported", "Recorded", "RecordedError", "Study", "export", "import_into"]
-__all__ += ["merge", "read", "read_study", "studies"]
-
-FILES = ("runs.jsonl", "history.parquet", "images.parquet", "summary.csv")
-"""The files beside `study.json`, which is written last and has their hashes."""
+__all__ = ["ALL_FILES", "FILES", "RECORDED_VERSION", "Imported", "Recorded", "RecordedError", "Study", "export"]
+__all__ += ["import_into", "merge", "read", "read_study", "studies"]
 
 
 class Imported(NamedTuple):
@@ -53,77 +49,14 @@ class Imported(NamedTuple):
         imported: Ids of the runs that were written, failed ones included.
         present: Ids of those that were there already, identical.
         failed: How many of the imported ones had failed.
-        missing: What the study does not carry: always the weights, and the windows of one without.
+        missing: What the study does not carry: always the weights, the windows of one without, and the points of one
+            with measurements of places.
     """
 
     imported: tuple[str, ...]
     present: tuple[str, ...]
     failed: int
     missing: tuple[str, ...]
-
-
-class Recorded:
-    """A study that was read and found whole.
-
-    Attributes:
-        folder: Where it lies.
-        study: What it says about itself.
-        runs: Its runs, by id.
-    """
-
-    def __init__(self, folder: Path, study: Study, runs: Mapping[str, Run], summary: bytes) -> None:
-        self.folder, self.study, self.runs, self._summary = folder, study, runs, summary
-
-    @property
-    def run_ids(self) -> tuple[str, ...]:
-        """All runs, by id."""
-        return tuple(self.runs)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """What `frame` is made of: of several studies, the rows together make the frame that one store would give."""
-        return [row for run in self.runs.values() for row in run.entry.rows()]
-
-    def frame(self) -> pd.DataFrame:
-        """The data frame that `Store.load` gives for these runs."""
-        return pd.DataFrame(self.rows())
-
-    def images(self, columns: Sequence[str] = ("id", "true", "predicted")) -> pd.DataFrame:
-        """The per-image rows that `Store.images` gives for all measurements.
-
-        Raises:
-            RecordedError: If there is no such column, as `mass` and `people` in a study without windows.
-        """
-        table = tables.images_table(_images(self.runs.values()), self.study.windows)
-        for name in columns:
-            if name not in table.column_names:
-                raise RecordedError(f"the images of {self.folder} have no column {name!r}")
-        frame: pd.DataFrame = table.select([*columns, "run_id", "eval_id"]).to_pandas()
-        return frame
-
-    def histories(self) -> pd.DataFrame:
-        """The epochs that `Store.histories` gives for all runs."""
-        found = [pd.DataFrame(run.history).assign(run_id=i) for i, run in self.runs.items() if run.history]
-        return pd.concat(found or [pd.DataFrame({"run_id": [], "epoch": []})], ignore_index=True)
-
-    def check(self) -> list[str]:
-        """Recomputes `summary.csv` from the runs, and every metric from the per-image rows.
-
-        MAE, RMSE, NAE, bias and the mean of each GAME are as `runners.metrics.counting` defines them. Numbers agree
-        if they differ by at most 1e-9 of the evaluation's largest metric. A metric of another name is not recomputed.
-
-        Returns:
-            A sentence for each number that does not follow: run, metric, both values. Empty if all is right.
-        """
-        derived = self._summary == tables.summary(self.rows())
-        found = [] if derived else [f"{self.folder / 'summary.csv'} does not follow from runs.jsonl"]
-        return found + [finding for run in self.runs.values() for finding in findings(run)]
-
-    def refuse_unsound(self) -> None:
-        """Raises the first finding of `check` as a `RecordedError`."""
-        found = self.check()
-        if found:
-            more = f"; and {len(found) - 1} more, see `benchmark results check`" if len(found) > 1 else ""
-            raise RecordedError(f"{self.folder}: {found[0]}{more}")
 
 
 def export(
@@ -184,7 +117,9 @@ def read(folder: str | Path) -> Recorded:
             version does not know: with its path and the reason.
     """
     folder = Path(folder)
-    return _parsed(folder, {name: files.read_bytes(folder / name) for name in ("study.json", *FILES)})
+    first = files.read_bytes(folder / "study.json")
+    names = files.parsed(str(folder / "study.json"), first, Study).files
+    return parsed(folder, {"study.json": first} | {name: files.read_bytes(folder / name) for name in names})
 
 
 def import_into(recorded: Recorded, store: Store) -> Imported:
@@ -209,7 +144,8 @@ def import_into(recorded: Recorded, store: Store) -> Imported:
     new = [run for run_id, run in recorded.runs.items() if run_id not in present]
     if new:
         write_runs(store.root, new)
-    missing = ("weights",) if recorded.study.windows else ("weights", "windows")
+    lacking = {"weights": True, "windows": not recorded.study.windows, "points": recorded.study.localisations > 0}
+    missing = tuple(name for name, lacks in lacking.items() if lacks)
     failed = sum(run.entry.state == "failed" for run in new)
     return Imported(tuple(run.entry.run_id for run in new), tuple(sorted(present)), failed, missing)
 
@@ -244,7 +180,8 @@ def merge(
 
     Raises:
         RecordedError: If a study cannot be read or does not follow from its images; if a run is in two of them; if
-            versions of protocol or metrics differ; if there are mismatches; if one has no windows and they are wanted.
+            versions of protocol, metrics or localizers differ; if there are mismatches; if one has no windows and they
+            are wanted.
     """
     if len(folders) < 2:
         raise ValueError("merge needs at least two studies")
@@ -295,60 +232,35 @@ def studies(root: str | Path, problems: list[str] | None = None) -> list[tuple[P
 
 def _write(folder: Path, runs: Iterable[Run], about: Mapping[str, Any], force: bool) -> Recorded:
     """Makes all files in memory, reads them back, and only then writes them, `study.json` last."""
-    lying = [name for name in ("study.json", *FILES) if (folder / name).exists()]
+    lying = [name for name in ("study.json", *ALL_FILES) if (folder / name).exists()]
     if lying and not force:
         raise RecordedError(f"{folder / lying[0]} is there already; choose another folder, or --force to replace it")
-    runs = sorted(runs, key=lambda run: run.entry.run_id)
-    lines = [run.entry for run in runs]
-    contents = {
-        "runs.jsonl": b"".join(files.entry_line(folder / "runs.jsonl", entry) for entry in lines),
-        "history.parquet": tables.packed(tables.history_table({run.entry.run_id: run.history for run in runs})),
-        "images.parquet": tables.packed(tables.images_table(_images(runs), about["windows"])),
-        "summary.csv": tables.summary(row for entry in lines for row in entry.rows()),
-    }
-    fields = {"schema_version": RECORDED_VERSION, "record_schema": SCHEMA_VERSION, **about, **files.counts(lines)}
-    fields["exported"] = datetime.now(UTC).isoformat(timespec="seconds")
-    fields["benchmark"] = version("crowd-loss-benchmark")
-    fields["sha256"] = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    contents["study.json"] = json.dumps({n: fields[n] for n in Study.model_fields}, indent=1).encode() + b"\n"
-    recorded = _parsed(folder, contents)
-    for name in (*FILES, "study.json"):
+    contents = made(folder, runs, about)
+    recorded = parsed(folder, contents)
+    for name, content in contents.items():
         with replacing(folder / name) as temporary:
-            temporary.write_bytes(contents[name])
+            temporary.write_bytes(content)
+    for name in set(ALL_FILES) - set(contents):  # of the study that is replaced
+        (folder / name).unlink(missing_ok=True)
     return recorded
 
 
-def _parsed(folder: Path, contents: Mapping[str, bytes]) -> Recorded:
-    """All checks of `read`, on the bytes of the files: what is used later is what was checked."""
-    study = files.parsed(str(folder / "study.json"), contents["study.json"], Study)
-    for name in FILES:
-        found, said = hashlib.sha256(contents[name]).hexdigest(), str(study.sha256.get(name))
-        if found != said:
-            raise RecordedError(
-                f"{folder / name} is torn or was edited: its SHA-256 is {found[:12]}…, study.json says {said[:12]}…; "
-                "copy the study again (git must not change its line ends)"
-            )
-    lines = files.entries(folder / "runs.jsonl", contents["runs.jsonl"])
-    for field, value in files.counts(lines).items():
-        said = getattr(study, field)
-        if said != value:
-            raise RecordedError(f"{folder / 'study.json'} says {field}: {said}, but runs.jsonl has {value}")
-    epochs = {entry.run_id: entry.epochs or 0 for entry in lines}
-    histories = tables.read_histories(folder / "history.parquet", contents["history.parquet"], epochs)
-    sizes = {(entry.run_id, eval_id): size for entry in lines for eval_id, size in entry.sizes.items()}
-    images = tables.read_images(folder / "images.parquet", contents["images.parquet"], sizes, study.windows)
-    runs = {e.run_id: Run(e, histories[e.run_id], {i: images[e.run_id, i] for i in e.sizes}) for e in lines}
-    return Recorded(folder, study, runs, contents["summary.csv"])
-
-
-def _images(runs: Iterable[Run]) -> dict[tuple[str, str], pa.Table]:
-    return {(run.entry.run_id, eval_id): table for run in runs for eval_id, table in run.images.items()}
-
-
 def _refuse_versions(parts: Sequence[Recorded]) -> None:
-    """Numbers of different versions of protocol or metrics are no comparison, whatever the columns say."""
-    for field in ("protocols", "metrics"):
-        found = {str(part.folder): getattr(part.study, field) for part in parts if getattr(part.study, field)}
-        if len({tuple(versions) for versions in found.values()}) > 1:
-            what = ", ".join(f"{folder} has {versions}" for folder, versions in found.items())
-            raise RecordedError(f"versions of the {field} differ: {what}; such studies are not merged")
+    """Numbers of different versions of protocol, metrics or localizers are no comparison, whatever the columns say."""
+    versions = {str(part.folder): _versions(part) for part in parts}
+    for what in dict.fromkeys(name for found in versions.values() for name in found):
+        found = {folder: numbers[what] for folder, numbers in versions.items() if numbers.get(what)}
+        if len(set(map(tuple, found.values()))) > 1:
+            said = ", ".join(f"{folder} has {numbers}" for folder, numbers in found.items())
+            raise RecordedError(f"versions of the {what} differ: {said}; such studies are not merged")
+
+
+def _versions(part: Recorded) -> dict[str, list[int]]:
+    """Of training, of the metrics, of scoring places, and of each localizer."""
+    specs = [found.localisation for run in part.runs.values() for found in run.entry.localisations]
+    localizers = {
+        f"localizer {name}": sorted({spec.version for spec in specs if spec.localizer == name})
+        for name in sorted({spec.localizer for spec in specs})
+    }
+    scoring = {"scores of places": sorted({spec.metrics for spec in specs})}
+    return {"protocols": part.study.protocols, "metrics": part.study.metrics} | scoring | localizers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from results.atomic import printable
-from results.schema import SCHEMA_VERSION, Evaluation, Failure, Record
+from results.rows import run_rows
+from results.schema import SCHEMA_VERSION, Evaluation, Failure, Localisation, Record
 from results.spec import RunSpec
-from results.store import State, StoreError, run_rows
+from results.store import State, StoreError
 
-__all__ = ["METRICS", "RECORDED_VERSION", "Entry", "RecordedError", "Source", "Study", "counts", "entries"]
-__all__ += ["entry_line", "parsed", "read_bytes", "reason"]
+__all__ = ["ALL_FILES", "FILES", "METRICS", "RECORDED_VERSION", "Entry", "RecordedError", "Source", "Study", "counts"]
+__all__ += ["entries", "entry_line", "parsed", "read_bytes", "reason", "version_for"]
 
-RECORDED_VERSION = 1
-"""Raised when the files of a study change in a way that an older version cannot read."""
+RECORDED_VERSION = 2
+"""Raised when the files of a study change in a way that an older version cannot read. 2: with measurements of places; a
+study without any is written as version 1, and version 1 is read."""
+FILES = ("runs.jsonl", "history.parquet", "images.parquet", "summary.csv")
+"""The files of every study beside `study.json`, which is written last and has their hashes."""
+ALL_FILES = (*FILES, "localisation.parquet", "curves.parquet")
+"""Those of a study with measurements of places."""
 METRICS = ("mae", "rmse", "nae", "bias", "game1", "game2", "game3")
 """The metrics that `Recorded.check` recomputes."""
 
@@ -45,6 +52,11 @@ def _one_line(text: str) -> str:
     return text
 
 
+def version_for(localisations: int) -> int:
+    """The `schema_version` of a study with so many measurements of places."""
+    return RECORDED_VERSION if localisations else 1
+
+
 _Line = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")]
@@ -68,16 +80,17 @@ class Study(_Strict):
     """`study.json`.
 
     Attributes:
-        schema_version, record_schema: `RECORDED_VERSION`, and of the records within, `results.schema.SCHEMA_VERSION`.
+        schema_version: 2 with measurements of places, else 1; see `RECORDED_VERSION`.
+        record_schema: Of the records within, `results.schema.SCHEMA_VERSION`.
         name, title, author: What it is called, what it is about, by whom it was put together.
         exported, benchmark, command: When (ISO 8601, UTC), by which version of the benchmark, by which command line.
-        runs, failed, evaluations: How many; `runs` includes the failed ones.
+        runs, failed, evaluations, localisations: How many; `runs` includes the failed ones.
         losses, datasets, protocols, metrics: Names without parameters; versions of training and of measuring.
         windows: Whether the per-image rows have the mass and the people of their windows.
         sources, sha256: The studies that were merged into this one; the hash of each of the other files.
     """
 
-    schema_version: Annotated[int, Field(ge=RECORDED_VERSION, le=RECORDED_VERSION)]
+    schema_version: Annotated[int, Field(ge=1, le=RECORDED_VERSION)]
     record_schema: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
     name: _Name
     title: _Line
@@ -88,6 +101,7 @@ class Study(_Strict):
     runs: NonNegativeInt
     failed: NonNegativeInt
     evaluations: NonNegativeInt
+    localisations: NonNegativeInt = 0
     losses: list[_Line]
     datasets: list[_Line]
     protocols: list[int]
@@ -96,9 +110,29 @@ class Study(_Strict):
     sources: list[Source]
     sha256: dict[str, str]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files beside `study.json`."""
+        return ALL_FILES if self.localisations else FILES
+
+    @model_validator(mode="after")
+    def _version(self) -> Study:
+        if self.schema_version != version_for(self.localisations):
+            raise ValueError(
+                f"schema_version is {self.schema_version}, but with {self.localisations} localisations it is "
+                f"{version_for(self.localisations)}"
+            )
+        return self
+
 
 class Entry(_Strict):
-    """A line of `runs.jsonl`; `epochs` is their number, None where the run has no history file."""
+    """A line of `runs.jsonl`.
+
+    Attributes:
+        run_id, spec, record, failure, evaluations: What the run's files say.
+        localisations: The measurements of places; the line does not mention them where there are none.
+        epochs: Their number, None where the run has no history file.
+    """
 
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     spec: RunSpec
@@ -106,6 +140,7 @@ class Entry(_Strict):
     failure: Failure | None
     evaluations: list[Evaluation]
     epochs: NonNegativeInt | None
+    localisations: list[Localisation] = []
 
     @property
     def state(self) -> State:
@@ -117,6 +152,11 @@ class Entry(_Strict):
         """The number of images of each evaluation, by its id."""
         return {e.evaluation.eval_id: e.images for e in self.evaluations}
 
+    @property
+    def places(self) -> dict[str, Localisation]:
+        """The measurements of places, by their ids."""
+        return {found.localisation.eval_id: found for found in self.localisations}
+
     def rows(self) -> list[dict[str, Any]]:
         """The run's rows in `Store.load`."""
         return run_rows(self.run_id, self.state, self.spec, self.record, self.failure, self.evaluations)
@@ -127,12 +167,18 @@ class Entry(_Strict):
         if not ended:
             raise ValueError(f"run {self.run_id} has neither record nor failure")
         specs = (self.spec, *(part.spec for part in ended))
-        for found in (*(spec.run_id for spec in specs), *(part.run_id for part in (*ended, *self.evaluations))):
+        parts = (*ended, *self.evaluations, *self.localisations)
+        for found in (*(spec.run_id for spec in specs), *(part.run_id for part in parts)):
             if found != self.run_id:
                 raise ValueError(f"run {self.run_id} holds a part of run {found}, or its specification was changed")
         ids = [e.evaluation.eval_id for e in self.evaluations]
         if ids != sorted(set(ids)):
             raise ValueError(f"the evaluations of run {self.run_id} are not in order, or one is there twice")
+        for measured in self.localisations:
+            _refuse_places(self.run_id, measured)
+        ids = [measured.localisation.eval_id for measured in self.localisations]
+        if ids != sorted(set(ids)):
+            raise ValueError(f"the localisations of run {self.run_id} are not in order, or one is there twice")
         if any(e.images < 1 or not 0 <= e.evaluation.metrics < 10**6 for e in self.evaluations):
             raise ValueError(f"run {self.run_id} has an impossible number of images or version of the metrics")
         for name, value in (*self.spec, *self.spec.loss_params.items(), *self.spec.dataset_params.items()):
@@ -154,6 +200,24 @@ def _refuse_names(entry: Entry, record: Record) -> None:
     for name, times in Counter([*record.timings, *record.memory, *metrics]).items():
         if times > 1 or name in own or name.startswith("constant_"):
             raise ValueError(f"run {entry.run_id}: a timing or metric is called {name!r}, which is another column's")
+
+
+def _refuse_places(run_id: str, measured: Localisation) -> None:
+    """Refuses a measurement of places that cannot be, or whose words cannot be a folder's, a column's or printed."""
+    spec, known = measured.localisation, measured.scores
+    if not re.fullmatch(r"\w{1,64}", spec.localizer, re.ASCII):
+        raise ValueError(f"run {run_id}: its localizer is called {spec.localizer[:99]!r}, which is no plain word")
+    names = [*spec.params, *map(str, spec.params.values()), *spec.radii, *known, *measured.counts]
+    for name in (*names, *(name for scores in known.values() for name in scores)):
+        if not name.isprintable() or len(name) > 1000:
+            raise ValueError(f"run {run_id}, {spec.eval_id}: {name[:99]!r} is too long or cannot be printed")
+    if not all(0 <= number < 10**6 for number in (spec.version, spec.metrics)) or measured.images < 1:
+        raise ValueError(f"run {run_id}, {spec.eval_id} has an impossible number of images, or an impossible version")
+    swept = any(":" in text for text in spec.radii)  # `1:100` stands for a hundred of them
+    if spec.main not in known or not (swept or sorted(known) == sorted(spec.radii)):
+        raise ValueError(f"run {run_id}, {spec.eval_id} has scores at other radii than its specification says")
+    if measured.threshold_from == "none" and measured.threshold is not None:
+        raise ValueError(f"run {run_id}, {spec.eval_id} has a threshold that comes from nowhere")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -204,7 +268,7 @@ def entries(path: Path, text: bytes) -> list[Entry]:
 def entry_line(path: Path, entry: Entry) -> bytes:
     """An entry's line, if it reads back the same: JSON has no NaN and no infinity, and UTF-8 no half characters."""
     try:
-        text = entry.model_dump_json().encode()
+        text = entry.model_dump_json(exclude=None if entry.localisations else {"localisations"}).encode()
         same = Entry.model_validate_json(text, strict=True) == entry
     except ValueError:
         same = False
@@ -219,6 +283,7 @@ def counts(found: Sequence[Entry]) -> dict[str, Any]:
         "runs": len(found),
         "failed": sum(entry.state == "failed" for entry in found),
         "evaluations": sum(len(entry.evaluations) for entry in found),
+        "localisations": sum(len(entry.localisations) for entry in found),
         "losses": sorted({entry.spec.loss for entry in found}),
         "datasets": sorted({entry.spec.dataset for entry in found}),
         "protocols": sorted({entry.spec.protocol for entry in found}),

@@ -1,5 +1,7 @@
 """What a recorded study says in tables: `history.parquet` and `images.parquet`, which are exact, and `summary.csv`.
 
+`results.recorded_places` makes the tables of places, by the same means.
+
 Of an epoch's row, a column carries what is a number of the column's type; `layout` names the row's keys in their order,
 as JSON: `[name]` where the value stands in the column of that name, else `[name, value]`.
 """
@@ -21,15 +23,15 @@ import pyarrow.parquet as pq
 
 from results.recorded_files import METRICS, RecordedError, read_bytes
 
-__all__ = ["WINDOWS", "Rows", "fingerprint", "history_table", "images_table", "packed", "read_histories", "read_images"]
-__all__ += ["stored_images", "summary"]
+__all__ = ["KEY", "WINDOWS", "Rows", "fingerprint", "history_table", "images_table", "packed", "parts"]
+__all__ += ["read_histories", "read_images", "read_table", "refuse_gaps", "stacked", "stored_images", "summary"]
 
 Rows = list[dict[str, Any]]
 """The lines of a `history.jsonl`."""
 
 # Bounds on one file of strangers (ours).
 MAX_ROWS = 20_000_000
-MAX_COLUMNS = 1_000
+MAX_COLUMNS = 5_000
 MAX_BYTES = 8 * 2**30
 """When decoded: a few bytes of a file can stand for very many equal values."""
 
@@ -38,7 +40,8 @@ _COUNTS = {"id": pa.string(), **dict.fromkeys(("height", "width", "true"), pa.in
 _COUNTS |= {**dict.fromkeys(("game1", "game2", "game3"), pa.float64()), "window_rows": pa.int64()}
 _IMAGES = {False: _COUNTS, True: _COUNTS | WINDOWS}
 """The columns of per-image rows without and with windows."""
-_KEY = {"run_id": pa.string(), "eval_id": pa.string()}
+KEY = {"run_id": pa.string(), "eval_id": pa.string()}
+"""The first columns of a table of many measurements."""
 _SUMMARY: tuple[str, ...] = ("run_id", "loss", "loss_params", "loss_version", "backbone", "head", "stride", "weights")
 _SUMMARY += ("dataset", "dataset_params", "noise", "noise_seed", "recipe", "recipe_epochs", "recipe_crop", "recipe_lr")
 _SUMMARY += ("seed", "selection", "split", "epoch", "images", *METRICS, "constant_mae")
@@ -46,11 +49,16 @@ _SUMMARY += ("seed", "selection", "split", "epoch", "images", *METRICS, "constan
 
 def images_table(images: Mapping[tuple[str, str], pa.Table], windows: bool) -> pa.Table:
     """The per-image rows of all evaluations, by run id and evaluation id, one below the other."""
-    schema = pa.schema({**_KEY, **_IMAGES[windows]})
+    return stacked(images, _IMAGES[windows])
+
+
+def stacked(found: Mapping[tuple[str, str], pa.Table], columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """The rows of many measurements one below the other, with their ids."""
+    schema = pa.schema({**KEY, **columns})
     tables = [schema.empty_table()]
-    for key, table in images.items():
+    for key, table in found.items():
         keys = [pa.repeat(pa.scalar(part, pa.string()), len(table)) for part in key]
-        tables.append(pa.table([*keys, *table.select([*_IMAGES[windows]]).columns], schema))
+        tables.append(pa.table([*keys, *table.select([*columns]).columns], schema))
     return pa.concat_tables(tables).combine_chunks()  # else the bytes would depend on how it was read
 
 
@@ -58,15 +66,15 @@ def read_images(
     path: Path, content: bytes, counts: Mapping[tuple[str, str], int], windows: bool
 ) -> dict[tuple[str, str], pa.Table]:
     """The per-image rows of each evaluation, of which there must be `counts`."""
-    table = _read(path, content, lambda _: pa.schema({**_KEY, **_IMAGES[windows]}))
-    _refuse_gaps(path, table)
-    return _parts(path, table, counts)
+    table = read_table(path, content, lambda _: pa.schema({**KEY, **_IMAGES[windows]}))
+    refuse_gaps(path, table)
+    return parts(path, table, counts)
 
 
 def stored_images(path: Path, count: int) -> pa.Table:
     """The per-image rows of a measurement in a store, with their windows if there are any."""
-    table = _read(path, read_bytes(path), lambda found: pa.schema(_IMAGES["mass" in found.names]))
-    _refuse_gaps(path, table)
+    table = read_table(path, read_bytes(path), lambda found: pa.schema(_IMAGES["mass" in found.names]))
+    refuse_gaps(path, table)
     if len(table) != count:
         raise RecordedError(f"{path} has {len(table)} images; metrics.json beside it says {count}")
     return table
@@ -106,10 +114,10 @@ def read_histories(path: Path, content: bytes, counts: Mapping[str, int]) -> dic
         numbers = [field for field in found if field.type in (pa.int64(), pa.float64())]
         return pa.schema([("run_id", pa.string()), *numbers, ("layout", pa.string())])
 
-    table = _read(path, content, wanted)
-    parts = _parts(path, table, {(run_id,): count for run_id, count in counts.items()})
+    table = read_table(path, content, wanted)
+    found = parts(path, table, {(run_id,): count for run_id, count in counts.items()})
     try:
-        rows = {run_id: list(map(_epoch, part.to_pylist())) for (run_id,), part in parts.items()}
+        rows = {run_id: list(map(_epoch, part.to_pylist())) for (run_id,), part in found.items()}
         again = history_table(rows)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RecordedError(f"{path} has a row that does not fit its layout: {error!r}") from error
@@ -159,46 +167,54 @@ def fingerprint(column: pa.ChunkedArray) -> str:
     return hashlib.sha256(json.dumps(column.to_numpy().tolist()).encode()).hexdigest()[:16]
 
 
-def _read(path: Path, content: bytes, wanted: Callable[[pa.Schema], pa.Schema]) -> pa.Table:
+def read_table(
+    path: Path, content: bytes, wanted: Callable[[pa.Schema], pa.Schema], columns: Callable[[str], bool] | None = None
+) -> pa.Table:
     """A parquet file whose size, columns and types are checked before anything is decoded.
 
-    `wanted` says, knowing the columns that are there, which there must be.
+    `wanted` says, knowing the columns that are there, which there must be; where `columns` is given, the others that
+    it says no to are not looked at. Where there are no rows, the types say nothing.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        rows, columns = file.metadata.num_rows, file.metadata.num_columns
-        for what, number, most in (("rows", rows, MAX_ROWS), ("columns", columns, MAX_COLUMNS)):
+        rows, leaves = file.metadata.num_rows, file.metadata.num_columns
+        for what, number, most in (("rows", rows, MAX_ROWS), ("columns", leaves, MAX_COLUMNS)):
             if number > most:
                 raise RecordedError(f"{path} has {number} {what}; at most {most} are read")
-        types = [(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in file.schema_arrow]
-        schema = wanted(pa.schema(types))
-        if schema != pa.schema(types):
-            known, there = ([f"{f.name} ({f.type})" for f in fields] for fields in (schema, pa.schema(types)))
+        fields = [field for field in file.schema_arrow if columns is None or columns(field.name)]
+        found = pa.schema([(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in fields])
+        schema = wanted(found)
+        if schema != found and (rows or schema.names != found.names):
+            known, there = ([f"{f.name} ({f.type})" for f in part] for part in (schema, found))
             raise RecordedError(f"{path} has the columns {', '.join(there)}; expected {', '.join(known)}")
-        return pa.Table.from_batches(_bounded(path, file), file.schema_arrow).cast(schema)
+        if not rows:
+            return schema.empty_table()
+        if columns is None:
+            return pa.Table.from_batches(_bounded(path, file, None), file.schema_arrow).cast(schema)
+        return pa.Table.from_batches(_bounded(path, file, schema.names)).select(schema.names).cast(schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RecordedError(f"{path} is no readable parquet file: {error}") from error
 
 
-def _bounded(path: Path, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+def _bounded(path: Path, file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     """What a file decodes to, a little at a time, until it is too much."""
     size = 0
-    for batch in file.iter_batches(batch_size=1024):
+    for batch in file.iter_batches(batch_size=1024, columns=columns):
         size += batch.nbytes
         if size > MAX_BYTES:
             raise RecordedError(f"{path} has more than {MAX_BYTES} bytes when decoded, the most that is read")
         yield batch
 
 
-def _refuse_gaps(path: Path, table: pa.Table) -> None:
+def refuse_gaps(path: Path, table: pa.Table) -> None:
     """Nothing may be missing; but of floats, where it is NaN."""
     for name, column in zip(table.column_names, table.columns, strict=True):
-        parts = (column, pc.list_flatten(column)) if pa.types.is_list(column.type) else (column,)
-        if any(part.null_count and not pa.types.is_floating(part.type) for part in parts):
+        levels = (column, pc.list_flatten(column)) if pa.types.is_list(column.type) else (column,)
+        if any(level.null_count and not pa.types.is_floating(level.type) for level in levels):
             raise RecordedError(f"{path}: values of {name!r} are missing")
 
 
-def _parts(path: Path, table: pa.Table, counts: Mapping[Any, int]) -> dict[Any, pa.Table]:
+def parts(path: Path, table: pa.Table, counts: Mapping[Any, int]) -> dict[Any, pa.Table]:
     """The rows of each key, which stands in the first columns; refuses others than so many to each key, in order."""
     sizes, keys = list(counts.values()), list(zip(*counts, strict=True))
     if sum(sizes) != len(table):

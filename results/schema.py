@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from results.spec import EvaluationSpec, RunSpec
+from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
 
-__all__ = ["SCHEMA_VERSION", "Evaluation", "Failure", "Record"]
+__all__ = ["SCHEMA_VERSION", "Evaluation", "Failure", "Localisation", "Record", "State"]
 
 SCHEMA_VERSION = 1
+
+
+State = Literal["done", "failed", "running", "interrupted", "new"]
+"""What the files of a run say of it."""
 
 
 class _Strict(BaseModel):
@@ -69,6 +73,33 @@ class Evaluation(_Strict):
     images: int
     metrics: dict[str, float | None]
     constant: dict[str, float | None]
+    seconds: float
+
+
+class Localisation(_Strict):
+    """`eval/<eval_id>/localisation.json`: where a run's weights find people. Points and matches lie beside it.
+
+    Attributes:
+        run_id, localisation: What was measured, and how.
+        epoch: The epoch of the weights.
+        images: Number of images.
+        threshold: Least score of a point; None for a localizer that has no threshold.
+        threshold_from: `val` (chosen there), `given`, or `none`.
+        counts: MAE, RMSE, NAE and bias of the number of points, people.
+        scores: For each radius: tp, fp, fn, precision, recall, f1 pooled over the images; ap, the average precision
+            over the scores; error, the mean distance of matched pairs, pixels of the stored images.
+        seconds: Time that finding and scoring took, without the network's.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    localisation: LocalisationSpec
+    epoch: int
+    images: int
+    threshold: float | None
+    threshold_from: Literal["val", "given", "none"]
+    counts: dict[str, float | None]
+    scores: dict[str, dict[str, float | None]]
     seconds: float
 
 

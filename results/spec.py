@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-__all__ = ["METRICS_VERSION", "PROTOCOL_VERSION", "EvaluationSpec", "Recipe", "RunSpec", "Scalar", "Selection"]
+__all__ = [
+    "LOCALISATION_VERSION",
+    "METRICS_VERSION",
+    "PROTOCOL_VERSION",
+    "EvaluationSpec",
+    "LocalisationSpec",
+    "Recipe",
+]
+__all__ += ["RunSpec", "Scalar", "Selection"]
 
 Scalar = str | int | float | bool | None
 """A parameter's value, as JSON writes it."""
@@ -22,6 +31,9 @@ PROTOCOL_VERSION = 1
 
 METRICS_VERSION = 1
 """Raised when the same weights would be given other per-image numbers."""
+
+LOCALISATION_VERSION = 1
+"""Raised when the same weights and localizer would be given other scores: matching, radii, choice of the threshold."""
 
 Selection = Literal["val", "last", "test_oracle"]
 """Which epoch's weights are kept: least MAE on `val`, the last epoch's, or (labelled) the best on the test set."""
@@ -125,6 +137,34 @@ class EvaluationSpec(_Frozen):
     def eval_id(self) -> str:
         """A readable name that is also a folder: selection, split, metrics version."""
         return f"{self.selection}-{self.split}-m{self.metrics}"
+
+
+class LocalisationSpec(_Frozen):
+    """A measurement of *where* people are: whose weights, which localizer, which distances count as a hit.
+
+    Attributes:
+        selection, split: As in `EvaluationSpec`.
+        localizer, params, version: The localizer, every constructor argument with its value, its own version. A
+            `threshold` of None is chosen on `val`.
+        radii: Names of the distances within which a point may be matched to a head: `4px`, `sigma_l`, ...
+        main: The radius whose F1 on `val` chooses the threshold.
+        metrics: `LOCALISATION_VERSION` at the time.
+    """
+
+    selection: Selection = "val"
+    split: Literal["test", "val"] = "test"
+    localizer: str
+    params: dict[str, Scalar]
+    version: int
+    radii: tuple[str, ...]
+    main: str
+    metrics: int = LOCALISATION_VERSION
+
+    @property
+    def eval_id(self) -> str:
+        """A readable name that is also a folder: selection, split, localizer, and a hash of all of it."""
+        name = re.sub(r"[^A-Za-z0-9_]", "_", self.localizer)
+        return f"{self.selection}-{self.split}-{name}-{_digest(self.model_dump(mode='json'))[:8]}"
 
 
 def _digest(value: Any) -> str:

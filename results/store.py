@@ -8,7 +8,8 @@ In `<output>/<run_id>/`:
 - `failed.json`: why it stopped, if it did
 - `claim.json`: who is training it now
 - `model_<rule>.safetensors`: the weights that each selection rule kept
-- `eval/<eval_id>/`: metrics.json and images.parquet, one folder a measurement
+- `eval/<eval_id>/`: metrics.json and images.parquet, one folder a measurement of the counts; localisation.json,
+  points.parquet and curve.parquet, one of the places
 - `work/`: checkpoints of an unfinished run, and the log
 """
 
@@ -21,18 +22,18 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from results.atomic import replacing, write_text
-from results.schema import SCHEMA_VERSION, Evaluation, Failure, Record
-from results.spec import EvaluationSpec, RunSpec
+from results.rows import LOCALISATION_COLUMNS, localisation_rows, run_rows
+from results.schema import SCHEMA_VERSION, Evaluation, Failure, Localisation, Record, State
+from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
 
 __all__ = ["RunFolder", "State", "Store", "StoreError", "load"]
 
-State = Literal["done", "failed", "running", "interrupted", "new"]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -108,7 +109,47 @@ class RunFolder:
             StoreError: If there is no such measurement, or its file is damaged or lacks a column.
         """
         eval_id = evaluation if isinstance(evaluation, str) else evaluation.eval_id
-        path = self.path / "eval" / eval_id / "images.parquet"
+        return self._table(eval_id, "images.parquet", columns)
+
+    def localisations(self) -> list[Localisation]:
+        """All measurements of places of this run, in order of their ids."""
+        return [_read(path, Localisation) for path in sorted(self.path.glob("eval/*/localisation.json"))]
+
+    def localisation(self, eval_id: str) -> Localisation:
+        """One measurement of places."""
+        return _read(self.path / "eval" / eval_id / "localisation.json", Localisation)
+
+    def has_localisation(self, localisation: LocalisationSpec) -> bool:
+        """Whether this measurement was already made."""
+        return (self.path / "eval" / localisation.eval_id / "localisation.json").is_file()
+
+    def points(self, localisation: LocalisationSpec | str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The per-image rows of a measurement of places: points, scores, heads, and the matches at each radius.
+
+        See `runners.metrics.localisation.image_points` for the columns.
+
+        Args:
+            localisation: The measurement, or its `eval_id`.
+            columns: Restrict to these: points and matches are most of the file.
+
+        Raises:
+            StoreError: As `images`.
+        """
+        eval_id = localisation if isinstance(localisation, str) else localisation.eval_id
+        return self._table(eval_id, "points.parquet", columns)
+
+    def curve(self, localisation: LocalisationSpec | str) -> pd.DataFrame:
+        """Precision and recall at every threshold: split, radius, threshold, predicted, tp, precision, recall, f1.
+
+        Raises:
+            StoreError: As `images`.
+        """
+        eval_id = localisation if isinstance(localisation, str) else localisation.eval_id
+        return self._table(eval_id, "curve.parquet", None)
+
+    def _table(self, eval_id: str, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
+        """A parquet file of a measurement."""
+        path = self.path / "eval" / eval_id / name
         if not path.is_file():
             raise StoreError(f"{path} is missing: run {self.run_id} has no evaluation {eval_id}")
         try:
@@ -159,6 +200,14 @@ class RunFolder:
         with replacing(folder / "images.parquet") as temporary:
             images.to_parquet(temporary, index=False)
         write_text(folder / "metrics.json", _dump(evaluation))
+
+    def add_localisation(self, localisation: Localisation, points: pd.DataFrame, curve: pd.DataFrame) -> None:
+        """Keeps a measurement of places; its JSON file is renamed in last."""
+        folder = self.path / "eval" / localisation.localisation.eval_id
+        for name, table in (("points.parquet", points), ("curve.parquet", curve)):
+            with replacing(folder / name) as temporary:
+                table.to_parquet(temporary, index=False)
+        write_text(folder / "localisation.json", _dump(localisation))
 
     # ---- claims: two processes on one store never train the same run
 
@@ -272,6 +321,50 @@ class Store:
                 found.append(rows.assign(run_id=run_id, eval_id=eval_id))
         return pd.concat(found[1:] or found, ignore_index=True)
 
+    def localisations(self, run_ids: Iterable[str] | None = None, problems: list[str] | None = None) -> pd.DataFrame:
+        """One row for every finished run, measurement of places, and radius.
+
+        Columns: `run_id`, `eval_id`, `localizer` (its name), `localizer_params` (JSON text), `selection`, `split`,
+        `radius`, `main` (whether this radius chose the threshold), `threshold`, `threshold_from`, `images`, `epoch`, `localisation_version`,
+        `tp`, `fp`, `fn`, `precision`, `recall`, `f1`, `ap`, `error`, and `count_mae`, `count_rmse`, `count_nae`,
+        `count_bias` of the number of points.
+
+        Args:
+            run_ids: Restrict to these runs.
+            problems: See `load`.
+        """
+        wanted = None if run_ids is None else set(run_ids)
+        rows: list[dict[str, Any]] = []
+        for run in self.runs():
+            if (wanted is None or run.run_id in wanted) and run.state() == "done":
+                with _noting(problems):
+                    rows += localisation_rows(run.localisations())
+        return pd.DataFrame(rows, columns=list(LOCALISATION_COLUMNS))
+
+    def hits(
+        self, localisations: Iterable[tuple[str, str]], radii: Sequence[str], problems: list[str] | None = None
+    ) -> pd.DataFrame:
+        """The per-image counts of many measurements of places, one row an image and radius.
+
+        Columns: `run_id`, `eval_id`, `radius`, `id`, `true`, `predicted`, `tp`.
+
+        Args:
+            localisations: Pairs of run id and evaluation id.
+            radii: Names of radii; those that a measurement has not are left out.
+            problems: See `images`.
+        """
+        names = ("run_id", "eval_id", "radius", "id", "true", "predicted", "tp")
+        found = [pd.DataFrame({name: [] for name in names})]
+        for run_id, eval_id in localisations:
+            with _noting(problems):
+                folder = self.run(run_id)
+                known = folder.localisation(eval_id).scores
+                for radius in (name for name in radii if name in known):
+                    rows = folder.points(eval_id, ["id", "true", "predicted", f"tp_{radius}"])
+                    rows = rows.rename(columns={f"tp_{radius}": "tp"})
+                    found.append(rows.assign(run_id=run_id, eval_id=eval_id, radius=radius)[list(names)])
+        return pd.concat(found[1:] or found, ignore_index=True)
+
     def histories(self, run_ids: Iterable[str], problems: list[str] | None = None) -> pd.DataFrame:
         """The epochs of many runs, one below the other, with `run_id`; see `RunFolder.history`."""
         found = [pd.DataFrame({"run_id": [], "epoch": []})]
@@ -325,60 +418,6 @@ def _rows(run: RunFolder) -> list[dict[str, Any]]:
         run.run_id, state, run.spec(), run.record() if done else None, run.failure() if failed else None,
         run.evaluations() if done else (),
     )  # fmt: skip
-
-
-def run_rows(
-    run_id: str,
-    state: State,
-    spec: RunSpec,
-    record: Record | None,
-    failure: Failure | None,
-    evaluations: Sequence[Evaluation],
-) -> list[dict[str, Any]]:
-    """The rows of one run in `Store.load`, from what its files say; `failure` is told of a failed run only."""
-    base: dict[str, Any] = {"run_id": run_id, "state": state, **_flat(spec)}
-    if state == "failed" and failure is not None:
-        return [{**base, "reason": failure.reason, "finished_epochs": failure.epoch}]
-    if state != "done" or record is None:
-        return [base]
-    base |= {"train_count_mean": record.train_count_mean, "parameters": record.parameters, "finished": record.finished}
-    base |= record.timings | record.memory | _machine(record)
-    base["search"] = [trial["run_id"] for trial in record.search if "run_id" in trial] or None
-    return [
-        {
-            **base,
-            "selection": e.evaluation.selection,
-            "split": e.evaluation.split,
-            "eval_id": e.evaluation.eval_id,
-            "epoch": e.epoch,
-            "images": e.images,
-            **e.metrics,
-            **{f"constant_{name}": value for name, value in e.constant.items()},
-        }
-        for e in evaluations
-    ] or [base]
-
-
-def _machine(record: Record) -> dict[str, Any]:
-    """Where a run was trained, and by which code."""
-    environment = record.environment
-    names = ("processor", "device", "threads", "python", "platform")
-    return {name: environment.get(name) for name in names} | {
-        "torch": (environment.get("libraries") or {}).get("torch"),
-        "commit": record.git.get("commit"),
-        "dirty": record.git.get("dirty"),
-        "command": record.command,
-    }
-
-
-def _flat(spec: RunSpec) -> dict[str, Any]:
-    """A spec as columns: parameter tables as sorted JSON text, the recipe with a prefix."""
-    fields = spec.model_dump(mode="json", exclude={"recipe"})
-    for name in ("loss_params", "dataset_params"):
-        fields[name] = json.dumps(fields[name], sort_keys=True)
-    recipe = spec.recipe.model_dump(mode="json")
-    recipe["scale"] = "-".join(f"{value:g}" for value in recipe["scale"])
-    return fields | {"recipe": recipe.pop("name")} | {f"recipe_{name}": value for name, value in recipe.items()}
 
 
 def _dump(model: BaseModel) -> str:

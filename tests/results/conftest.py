@@ -10,7 +10,7 @@ import pytest
 from results.recorded import export
 from results.store import Store
 from tests.reports.fake_store import fake_store
-from tests.results.made_up import odd_store
+from tests.results.made_up import located, measure_places, odd_store
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -47,3 +47,19 @@ def halves(tmp_path: Path) -> tuple[Path, Path]:
             fake_store(tmp_path / f"runs_{name}", zoo=("pml", "l2"), seeds=seeds, images=5), tmp_path / name, name=name
         )
     return tmp_path / "one", tmp_path / "two"
+
+
+@pytest.fixture(scope="package")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two runs, each with a measurement of places, and its study; tests change copies."""
+    root = tmp_path_factory.mktemp("places")
+    store = fake_store(root / "runs", zoo=("pml", "l2"), seeds=(0,), images=4)
+    for seed, run in enumerate(store.runs()):
+        measure_places(store, run.spec(), located(seed, 5, least=3))
+    export(store, root / "study", name="study")
+    return root
+
+
+@pytest.fixture
+def study(base: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(base / "study", tmp_path / "copy"))

@@ -13,11 +13,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from results.recorded import FILES
-from results.schema import Evaluation, Failure
-from results.spec import EvaluationSpec, RunSpec
+from results.recorded import ALL_FILES
+from results.schema import Evaluation, Failure, Localisation
+from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
 from results.store import Store
+from runners.localizers.base import Located
 from runners.metrics.counting import constant, summary
+from runners.metrics.localisation import (
+    Heads,
+    average_precision,
+    count_errors,
+    curve,
+    image_points,
+    parse_radii,
+    pooled,
+)
+from runners.metrics.matching import gains
 from tests.reports.fake_store import add_failure, add_run, fake_images, fake_spec, fake_store
 
 UNICODE = "Zürich 人群 \u2028 𝔘 <b>& \\ \" '"
@@ -36,6 +47,65 @@ def measure(store: Store, spec: RunSpec, evaluation: EvaluationSpec, rows: pd.Da
     folder.add_evaluation(
         Evaluation(run_id=spec.run_id, evaluation=evaluation, epoch=4, images=len(rows), seconds=1.0, **values), rows
     )
+
+
+SIDE = 64.0
+
+
+def located(seed: int, images: int, least: int = 0) -> list[tuple[Heads, Located]]:
+    """Heads with boxes and points near some of them; the first image has no points, the second no heads."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for index in range(images):
+        heads = (
+            rng.uniform(4, SIDE - 4, (0 if index == 1 else rng.integers(least, 9), 2)).astype(np.float32).astype(float)
+        )
+        points = np.concatenate([heads + rng.normal(0, 4, heads.shape), rng.uniform(0, SIDE, (2, 2))])[:: 1 + index % 2]
+        points = points[: 0 if index == 0 else None].astype(np.float32).astype(float)
+        scores = np.sort(rng.random(len(points)).astype(np.float32).astype(float))[::-1]
+        half = rng.uniform(2, 5, (len(heads), 2))
+        found.append((Heads(heads, np.concatenate([heads - half, heads + half], axis=1)), Located(points, scores)))
+    return found
+
+
+def measure_places(
+    store: Store, spec: RunSpec, found: list[tuple[Heads, Located]], *, radii: tuple[str, ...] = ("4px", "sigma_l"),
+    **changes: Any,
+) -> Localisation:  # fmt: skip
+    """Adds a measurement of places to a run, as `runners.localise` makes it; `changes` are of its specification."""
+    parsed = parse_radii(radii)
+    fields = {"localizer": "lm", "params": {"rule": "gl", "size": 3, "threshold": None}, "version": 1, "radii": radii}
+    place = LocalisationSpec.model_validate(fields | {"main": parsed[-1].name} | changes)
+    rows = pd.DataFrame([image_points(f"img_{i}", *one, parsed, (64, 48)) for i, one in enumerate(found)])
+    scores: dict[str, Any] = {}
+    curves = []
+    for radius in parsed:
+        scores[radius.name] = pooled(rows, radius.name)
+        if len(parsed) <= 8 or radius.name == place.main:
+            won = [gains(heads.points, at.points, at.scores, radius.of(heads)) for heads, at in found]
+            whole = curve([at.scores for _, at in found], won, int(rows["true"].sum()))
+            scores[radius.name] |= {"ap": average_precision(whole) if rows["true"].sum() else None}
+            curves += [whole.assign(split=split, radius=radius.name) for split in ("val", "test")]
+    measured = Localisation(
+        run_id=spec.run_id, localisation=place, epoch=4, images=len(rows), threshold=0.25, threshold_from="val",
+        counts=count_errors(rows), scores=scores, seconds=0.5,
+    )  # fmt: skip
+    store.run(spec.run_id).add_localisation(measured, rows, pd.concat(curves, ignore_index=True))
+    return measured
+
+
+def odd_places(store: Store) -> Store:
+    """Measurements of places of every kind: see the comments."""
+    pml, bl, l2, failed = (fake_spec(*which) for which in (("pml", 0), ("bl", 0), ("l2", 3), ("gl", 1)))
+    measure_places(store, pml, located(1, 7))
+    measure_places(store, pml, located(2, 7), selection="last", radii=("8px",), localizer="otm")
+    measure_places(store, pml, located(1, 7), radii=("1:12", "sigma_s"), main="4px")  # a sweep: no errors, one curve
+    nothing = [(heads, Located(np.zeros((0, 2)), np.zeros(0))) for heads, _ in located(3, 4)]
+    measure_places(store, bl, nothing, params={"name": UNICODE.replace("\u2028", "")})  # an empty curve
+    nobody = [(Heads(np.zeros((0, 2)), np.zeros((0, 4))), at) for _, at in located(4, 4)]
+    measure_places(store, l2, nobody)  # no recall
+    measure_places(store, failed, located(5, 3))
+    return store
 
 
 def odd_store(root: Path) -> Store:
@@ -98,12 +168,14 @@ def nothing_wrong(frame: pd.DataFrame) -> list[str]:
 def rehash(folder: Path, **changes: Any) -> None:
     """What somebody does who wants a changed study to be believed."""
     study = json.loads((folder / "study.json").read_text()) | changes
-    study["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+    study["sha256"] = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ALL_FILES if (folder / name).exists()
+    }
     (folder / "study.json").write_text(json.dumps(study))
 
 
 def edit_runs(folder: Path, change: Callable[[list[Any]], Any], **changes: Any) -> None:
-    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_bytes().splitlines()]
     change(lines)
     (folder / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rehash(folder, **changes)

@@ -43,11 +43,13 @@ def test_a_changed_file_is_found_out(copied: Path, name: str, change: str) -> No
     [
         ({"runs": 3}, "says runs: 3, but runs.jsonl has 2"),
         ({"losses": ["pml"]}, "says losses"),
+        ({"schema_version": 2}, "schema_version is 2, but with 0 localisations it is 1"),
+        ({"schema_version": 2, "localisations": 1}, "localisation.parquet is missing"),
         ({"protocols": [2]}, "says protocols"),
         ({"windows": False}, r"has the columns .*mass \(list<.*; expected .*window_rows \(int64\)$"),
         (
             {"schema_version": 9},
-            "this version of the benchmark: schema_version: Input should be less than or equal to 1",
+            "this version of the benchmark: schema_version: Input should be less than or equal to 2",
         ),
         ({"record_schema": 9}, "by this version of the benchmark: record_schema: Input should be less"),
         ({"schema_version": "1"}, "schema_version: Input should be a valid integer"),
