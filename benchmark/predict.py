@@ -1,110 +1,114 @@
-"""`benchmark predict`: count the people in images with the weights of a finished run."""
+"""`benchmark predict`: count and locate the people in images and videos with the weights of a finished run."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from benchmark.names import Choice, parse_choice
-from losses.discovery import suggestion
-from results.atomic import write_text
-from results.store import RunFolder, Store
+from benchmark.predict_inputs import Clip, Source, check_numbered, checkpoint, listed, meant_data, named, repeated
+from benchmark.predict_text import Counted, Origin, Spool, rendered, write, write_points
+from results.atomic import replacing
+from results.store import RunFolder
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from results.spec import RunSpec
+    from runners.localizers import Localizer
 
-__all__ = ["NWPU_IMAGES", "Counted", "Source", "predict", "rendered"]
+__all__ = ["Counted", "Origin", "Source", "localizer_of", "predict", "rendered"]
 
-NWPU_IMAGES = 1500
-"""Images of NWPU-Crowd's official test part [Wang et al., PAMI 2020]: what a submission must hold."""
-
-
-class Source(NamedTuple):
-    """An image to predict: its id, where it lies (empty if it is made on the fly), and how to read it."""
-
-    id: str
-    path: str
-    read: Callable[[], NDArray[np.uint8]]
-
-
-class Counted(NamedTuple):
-    """What is kept of an image: its predicted people; their points in pixels of the stored image, if it has points."""
-
-    id: str
-    path: str
-    people: float
-    points: list[list[float]] | None
+POINT_FORMATS = {".csv": "csv", ".json": "json", ".txt": "nwpu-points"}
+"""Endings of --points, and what is written then."""
 
 
 def predict(options: argparse.Namespace) -> int:
     """Carries out the command.
 
     Returns:
-        0, or 1 if an image could not be read or predicted; the others are done all the same.
+        0; 1 if an image or video could not be read or predicted: the others are done all the same; 130 if it was
+        stopped by Ctrl-C: what was done is written.
 
     Raises:
         ValueError: Before any work, if images are missing, the options contradict each other, or the ids do not suit
             the format; afterwards if a submission to NWPU would be incomplete.
         StoreError: If the run is not there, or cannot predict.
     """
-    folder = Store(options.output).find(options.run)
-    data = _data(options, folder)
-    sources = _named(map(Path, options.images)) if data is None else _listed(data, options)
+    folder, selection = checkpoint(options.run, options.output, options.select)
+    data = meant_data(options, folder)
+    media = (
+        named(map(Path, options.images), as_stored=options.as_stored)
+        if data is None
+        else listed(data, options.split, options.data_root)
+    )
     official = data is not None and (data.name, options.split) == ("nwpu", "hidden")
-    if options.format == "nwpu":
-        _check_nwpu(sources, official)
-    if options.out is not None and options.out.is_dir():
-        raise ValueError(f"--out {options.out} is a folder; name a file")
+    _check_outputs(options, media, official)
+    from benchmark.predict_work import Pictures, Work
     from benchmark.run import devices_of
     from runners.predict import Predictor
 
-    predictor = Predictor(folder, options.select, devices_of(options.device)[0], options.threads)
-    if options.format == "nwpu" and predictor.spec.dataset != "nwpu":
+    pictures = Pictures(options.overlay, options.overlay_format, options.overlay_size, media)
+    predictor = Predictor(
+        folder,
+        selection,
+        devices_of(options.device)[0],
+        options.threads,
+        tile=options.tile,
+        **({} if options.tile_margin is None else {"margin": options.tile_margin}),
+    )
+    chosen = _chosen(options, folder, selection, predictor.spec)
+    if _is_submission(options) and predictor.spec.dataset != "nwpu":
         _warn(f"run {folder.run_id} was trained on {predictor.spec.dataset}, not on nwpu")
-    counted, failed = _predicted(predictor, sources)
-    for reason in failed.values():
+    if selection == "test_oracle":
+        _warn(f"the weights of {folder.run_id} were selected on the test set")
+    label, short, localizer = (str(chosen[0]), _short(chosen[0]), chosen[1]) if chosen else ("", "", None)
+    work = Work(predictor, localizer, short, pictures, every=options.every or 1, fps=options.fps)
+    spool = Spool()
+    stopped = work.run(media, spool)
+    for reason in work.failed.values():
         _warn(reason)
-    if options.format == "nwpu" and official and failed:
-        raise ValueError(f"nothing written: {len(failed)} of {len(sources)} images are missing from the submission")
-    text = rendered(options.format, counted, failed, folder.run_id, options.select, predictor.spec)
+    if official and _is_submission(options) and (stopped or work.failed):
+        done = len(media) - len(spool)
+        raise ValueError(f"nothing written: {done} of {len(media)} images are missing from the submission")
+    timed = any(isinstance(item, Clip) for item in media)
+    origin = Origin(folder.run_id, selection, predictor.spec, label, work.failed, timed)
+    _write(options, spool, origin, len(media))
+    if stopped:
+        _warn(f"stopped; what was done until then is written: {work.done} of {len(media)}")
+        return 130
+    return 1 if work.failed else 0
+
+
+def _is_submission(options: argparse.Namespace) -> bool:
+    """Whether a file is written that has to be whole."""
+    return "nwpu" in options.format or (options.points is not None and options.points.suffix.lower() == ".txt")
+
+
+def _write(options: argparse.Namespace, spool: Spool, origin: Origin, asked: int) -> None:
+    """Writes the results, and says where they are."""
+    told = f"{len(spool)} of {asked} images" if not origin.timed else f"{len(spool)} images and frames"
+    if options.points is not None:
+        with replacing(options.points) as file, file.open("w", encoding="utf-8", newline="") as stream:
+            write_points(POINT_FORMATS[options.points.suffix.lower()], stream, spool, origin)
+        number = sum(len(image.points or ()) for image in spool)
+        print(f"{options.points}: {number} points in {told}", file=sys.stderr)  # noqa: T201
+    if options.overlay is not None:
+        print(f"{options.overlay}: pictures of {told}", file=sys.stderr)  # noqa: T201
     if options.out is None:
-        sys.stdout.write(text)
-    else:
-        write_text(options.out, text)
-        print(f"{options.out}: {len(counted)} of {len(sources)} images")  # noqa: T201
-    return 1 if failed else 0
+        write(options.format, sys.stdout, spool, origin)
+        return
+    with replacing(options.out) as file, file.open("w", encoding="utf-8", newline="") as stream:
+        write(options.format, stream, spool, origin)
+    print(f"{options.out}: {told}")  # noqa: T201
 
 
-def _predicted(predictor: Any, sources: Sequence[Source]) -> tuple[list[Counted], dict[str, str]]:
-    """Predicts image after image, keeping counts and points only; and why others could not be, by path."""
-    from rich.progress import track
-
-    from benchmark.show import progress_console
-    from runners.counter import NonFiniteLossError
-    from runners.data.reading import DataError
-
-    counted, failed = [], {}
-    shown = progress_console.is_terminal
-    for source in track(sources, "predicting", console=progress_console, transient=True, disable=not shown):
-        try:
-            found = predictor.image(source.read(), source.id)
-        except (DataError, NonFiniteLossError) as error:
-            failed[source.path or source.id] = str(error)
-            continue
-        points = None if found.points is None else found.stored_points.tolist()
-        counted.append(Counted(source.id, source.path, found.count, points))
-    return counted, failed
+def _short(choice: Choice) -> str:
+    """A localizer for a picture: numbers have three digits."""
+    return str(
+        Choice(choice.name, {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in choice.params.items()})
+    )
 
 
 def _warn(text: str) -> None:
@@ -112,132 +116,122 @@ def _warn(text: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Which images
+# What cannot be done is said before any work
 
 
-def _data(options: argparse.Namespace, folder: RunFolder) -> Choice | None:
-    """The dataset whose split is meant; None if images are named."""
-    if options.images and (options.split or options.dataset):
-        raise ValueError("name either images or a --split of a dataset, not both")
-    if options.images:
-        return None
-    if options.split is None:
-        raise ValueError("name images, folders of images, or a --split (train, val, test; hidden of nwpu)")
-    if options.dataset is not None:
-        return parse_choice(options.dataset)
-    spec = folder.spec()
-    return Choice(spec.dataset, dict(spec.dataset_params))
+def _check_outputs(options: argparse.Namespace, media: Sequence[Source | Clip], official: bool) -> None:
+    """Refuses outputs that cannot be written, or not be read again."""
+    if "nwpu" in options.format:
+        check_numbered(media, options.format, official)
+    for name in ("out", "points"):
+        file = getattr(options, name)
+        if file is not None and file.is_dir():
+            raise ValueError(f"--{name} {file} is a folder; name a file")
+    if options.points is not None:
+        _check_points(options.points, options.out, media, official)
+    if options.overlay is not None and options.overlay.exists() and not options.overlay.is_dir():
+        raise ValueError(f"--overlay {options.overlay} is a file; name a folder")
+    for name, least in (("overlay_size", 64), ("every", 1), ("tile", 1), ("tile_margin", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}; found {value}")
+    if options.tile_margin is not None and options.tile is None:
+        raise ValueError("--tile-margin is the context around tiles; say how large they are, --tile 1024")
+    if options.fps is not None and not 0 < options.fps < float("inf"):
+        raise ValueError(f"--fps must be a positive number; found {options.fps}")
+    if options.fps is not None and options.every is not None:
+        raise ValueError("--every and --fps both say which frames are taken; give one of them")
 
 
-def _listed(choice: Choice, options: argparse.Namespace) -> list[Source]:
-    """The images of a split."""
-    from runners import data
-
-    dataset = data.build(choice.name, root=options.data_root, **choice.params)
-    entries = dataset.entries(options.split)
-    if not entries:
-        raise ValueError(f"the {options.split} split of {choice} has no images")
-    return [Source(e.id, "" if e.image is None else str(e.image), partial(dataset.read_image, e)) for e in entries]
-
-
-def _named(paths: Iterable[Path]) -> list[Source]:
-    """Image files, and the images directly in folders; all are there."""
-    from runners.data.places import IMAGE_SUFFIXES, images_in
-    from runners.data.reading import read_image
-
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = images_in(path)
-            if not inside:
-                endings = ", ".join(sorted(IMAGE_SUFFIXES))
-                raise ValueError(f"{path} holds no images directly in it; looked for {endings}")
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            raise ValueError(f"{path}: no such image or folder.{_meant(path)}")
-    return [Source(file.stem, str(file), partial(read_image, file)) for file in files]
-
-
-def _meant(path: Path) -> str:
-    """What in the same folder has nearly that name."""
-    try:
-        return suggestion(path.name, [file.name for file in path.parent.iterdir()])
-    except OSError:
-        return ""
-
-
-def _check_nwpu(sources: Sequence[Source], official: bool) -> None:
-    """Refuses what the evaluation server could not understand, before hours of work."""
-    wrong = [source.id for source in sources if not (source.id.isascii() and source.id.isdecimal())]
-    if wrong:
+def _check_points(points: Path, out: Path | None, media: Sequence[Source | Clip], official: bool) -> None:
+    form = POINT_FORMATS.get(points.suffix.lower())
+    if form is None:
+        raise ValueError(f"--points {points}: the ending says the format; take {', '.join(POINT_FORMATS)}")
+    if out is not None and out.resolve() == points.resolve():
+        raise ValueError(f"--out and --points both name {out}")
+    if form == "nwpu-points":
+        check_numbered(media, form, official)
+    twice = repeated(item.id for item in media)
+    if form == "csv" and twice:
         raise ValueError(
-            f"format nwpu names images by number, as 3610.jpg; {len(wrong)} names are none, the first is {wrong[0]!r}"
+            f"--points {points} names images by id, and {len(twice)} ids come twice, the first is {twice[0]}; take "
+            ".json, which has their paths, or predict the folders one after the other"
         )
-    twice = [id for id, number in Counter(source.id for source in sources).items() if number > 1]
-    if twice:
-        raise ValueError(f"format nwpu needs each image once; {len(twice)} ids come twice, the first is {twice[0]}")
-    if official and len(sources) != NWPU_IMAGES:
-        lacking = NWPU_IMAGES - len(sources)
-        what = f"{lacking} are missing" if lacking > 0 else f"{-lacking} are too many"
-        raise ValueError(f"NWPU's test part has {NWPU_IMAGES} images, its list here names {len(sources)}: {what}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# How they are written
+def _chosen(
+    options: argparse.Namespace, folder: RunFolder, selection: str, spec: RunSpec
+) -> tuple[Choice, Localizer] | None:
+    """The localizer that was asked for, with its threshold; None if none was."""
+    if options.localizer is not None:
+        return localizer_of(options.localizer, folder, selection, spec)
+    wants = "--points" if options.points is not None else "--format nwpu-points"
+    if spec.head != "points" and (options.points is not None or options.format == "nwpu-points"):
+        raise ValueError(f"{wants}: {spec.loss} gives a density, not points; name a --localizer, for instance otm")
+    return None
 
 
-def rendered(
-    form: str, counted: Sequence[Counted], failed: dict[str, str], run_id: str, selection: str, spec: RunSpec
-) -> str:
-    """The predictions as text.
+def localizer_of(text: str, folder: RunFolder, selection: str, spec: RunSpec) -> tuple[Choice, Localizer]:
+    """A localizer as it was typed, `lm[rule=fidtm]`, with the threshold that it will use.
 
     Args:
-        form: `table`, 80 columns; `csv` with the columns id, count, path; `json` with points too, if there are any; or
-            `nwpu`, lines of "id count". Counts have all their digits in `csv` and `json`, four decimals in `nwpu`.
-        counted: What was predicted.
-        failed: Why images could not be, by path; in `json` only.
-        run_id: The run.
+        text: Name and parameters.
+        folder: The run.
         selection: Whose weights.
         spec: What was trained.
+
+    Raises:
+        ValueError: If there is no such localizer, it cannot read what the run gives, or no threshold is known.
+        TypeError: If it has no such parameter.
     """
-    if form == "nwpu":
-        return "".join(f"{image.id} {image.people:.4f}\n" for image in counted)
-    if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("id", "count", "path"))
-        writer.writerows((image.id, repr(image.people), image.path) for image in counted)
-        return text.getvalue()
-    if form == "json":
-        images = [_fields(image) for image in counted]
-        run = {"run_id": run_id, "selection": selection, "loss": spec.loss, "backbone": spec.backbone}
-        return json.dumps({**run, "dataset": spec.dataset, "images": images, "failed": failed}, indent=1) + "\n"
-    return _table(counted, f"{spec.loss} · {spec.backbone} · {spec.dataset} · run {run_id[:8]} · weights {selection}")
+    from runners import localizers
+
+    choice = parse_choice(text)
+    localizer = localizers.build(choice.name, **choice.params)
+    gives = "points" if spec.head == "points" else "density"
+    if localizer.reads != gives:
+        fitting = [name for name in localizers.names() if localizers.load(name).reads == gives]
+        raise ValueError(
+            f"localizer {choice.name} reads {_READS[localizer.reads]}, and {spec.loss} gives {_READS[gives]}: take "
+            f"{' or '.join(fitting)}"
+        )
+    if not localizer.chooses or localizer.threshold is not None:
+        return choice, localizer
+    threshold, source = _threshold_of(folder, choice, localizer, selection)
+    if threshold is None:
+        typed = Choice(choice.name, {**choice.params, "threshold": 0.3})
+        raise ValueError(
+            f"localizer {choice} has no published threshold, and none was chosen on the validation split of run "
+            f"{folder.run_id}; give one, for instance --localizer '{typed}'"
+        )
+    print(f"localizer {choice}: threshold {threshold:.4g}, {source}", file=sys.stderr)  # noqa: T201
+    choice = Choice(choice.name, {**choice.params, "threshold": threshold})
+    return choice, localizers.build(choice.name, **choice.params)
 
 
-def _fields(image: Counted) -> dict[str, Any]:
-    """One image in `json`."""
-    points = {} if image.points is None else {"points": image.points}
-    return {"id": image.id, "path": image.path, "count": image.people, **points}
+_READS = {"density": "a density", "points": "proposals"}
 
 
-def _table(counted: Sequence[Counted], title: str) -> str:
-    """Ids and counts for people to read."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _threshold_of(folder: RunFolder, choice: Choice, localizer: Localizer, selection: str) -> tuple[float | None, str]:
+    """The threshold of a localizer where none was typed, and where it is from.
 
-    table = Table(pad_edge=False)
-    table.add_column("image", overflow="fold")
-    table.add_column("people", justify="right", no_wrap=True)
-    for image in counted:
-        table.add_row(escape(image.id), f"{image.people:.1f}")
-    total = sum(image.people for image in counted)
-    console = Console(file=io.StringIO(), width=80, highlight=False)
-    console.print(escape(title))
-    console.print(table)
-    console.print(f"{len(counted)} image{'s' * (len(counted) != 1)}, {total:.1f} people")
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    First the one that was chosen on the validation split when these weights were scored with this very localizer (by
+    the dataset's main radius, where it was scored with several), else the published one; None if there is neither.
+    """
+    from runners import data, localizers
+
+    params = localizers.defaults(choice.name) | choice.params
+    scored = [
+        found
+        for found in folder.localisations()
+        if found.threshold_from == "val"
+        and found.threshold is not None
+        and found.localisation.selection == selection
+        and (found.localisation.localizer, found.localisation.version) == (choice.name, localizer.version)
+        and found.localisation.params == params
+    ]
+    if not scored:
+        return localizer.published, "as published"
+    main = data.load(folder.spec().dataset).main_radius
+    best = min(scored, key=lambda found: found.localisation.main != main)
+    return best.threshold, f"chosen on the validation split by F1 at {best.localisation.main}"

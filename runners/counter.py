@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from losses.base import CrowdLoss, Prediction, Target
+from runners.localizers.base import Field
 from runners.metrics.counting import image_row
 
 __all__ = ["POINT_SCORE", "Counter", "Found", "NonFiniteLossError", "evaluate", "predict", "row"]
@@ -138,13 +139,26 @@ class Found(NamedTuple):
 
     Attributes:
         density: float32 [h, w], people per cell, or None.
-        points: float64 [m, 2], people as (x, y), pixels, or None.
+        points: float64 [m, 2], people as (x, y), pixels, or None: the proposals that count, with a score of at least
+            `POINT_SCORE`.
         stride: Pixels per cell.
+        proposals: float64 [q, 2], all proposals as (x, y), pixels, or None.
+        scores: float64 [q], probability that a proposal is a person, or None.
     """
 
     density: NDArray[np.float32] | None
     points: NDArray[np.float64] | None
     stride: int
+    proposals: NDArray[np.float64] | None = None
+    scores: NDArray[np.float64] | None = None
+
+    def field(self, size: tuple[int, int]) -> Field:
+        """What a localizer reads.
+
+        Args:
+            size: (H, W) of the image without its padding, pixels.
+        """
+        return Field(self.stride, size, self.density, self.proposals, self.scores)
 
 
 @torch.inference_mode()
@@ -176,7 +190,7 @@ def predict(counter: Counter, batch: Any) -> Found:
         batch: As `evaluation_loader` gives it.
 
     Raises:
-        NonFiniteLossError: If the predicted density has NaN or infinite values.
+        NonFiniteLossError: If the predicted density or proposals have NaN or infinite values.
     """
     prediction = counter.network(counter.data_preprocessor(batch, False).images)
     if prediction.density is not None:
@@ -186,12 +200,17 @@ def predict(counter: Counter, batch: Any) -> Found:
         return Found(density, None, prediction.stride)
     assert prediction.points is not None
     assert prediction.logits is not None
-    people = prediction.logits[0].float().softmax(-1)[:, 1] >= POINT_SCORE
-    points = prediction.points[0][people].float().cpu().numpy().astype(np.float64)
-    return Found(None, points, prediction.stride)
+    probability = prediction.logits[0].float().softmax(-1)[:, 1]
+    people = (probability >= POINT_SCORE).cpu().numpy()
+    proposals = prediction.points[0].float().cpu().numpy().astype(np.float64)
+    scores = probability.cpu().numpy().astype(np.float64)
+    if not (np.isfinite(proposals).all() and np.isfinite(scores).all()):
+        raise NonFiniteLossError(f"the prediction of image {batch.ids[0]} has NaN or infinite values")
+    return Found(None, proposals[people], prediction.stride, proposals, scores)
 
 
 def row(batch: Any, found: Found) -> dict[str, object]:
     """The row of one image; see `metrics.counting.image_row`."""
     true = batch.target.points[0].cpu().numpy().astype(np.float64)
-    return image_row(batch.ids[0], true, batch.valid[0], **found._asdict())
+    predicted = {"density": found.density, "points": found.points, "stride": found.stride}
+    return image_row(batch.ids[0], true, batch.valid[0], **predicted)

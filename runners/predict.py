@@ -1,15 +1,18 @@
 """A trained run's weights on images, without training, and the images that a report draws.
 
     from results import Store
+    from runners import localizers
     from runners.data.reading import read_image
     from runners.predict import Predictor
 
     predictor = Predictor(Store("runs").find("3f2a"))
     predicted = predictor.image(read_image(path))   # predicted.count, .density or .points
+    predicted.located(localizers.build("otm"))      # points with scores, pixels of the image file
 
 An image goes the way of the run's own evaluation: resized by the rule and scale of the run's dataset, padded,
 normalised and counted by the same functions. On the processor that measured the run, with as many threads, the count
-of a test image is the `predicted` of its evaluation to the last bit. No annotation is read.
+of a test image is the `predicted` of its evaluation to the last bit. No annotation is read. Images too large for one
+pass of the network are predicted in tiles, see `runners.predict_tiles`.
 """
 
 from __future__ import annotations
@@ -22,31 +25,27 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
 from losses.discovery import check_known
 from results.spec import EvaluationSpec, RunSpec
-from results.store import RunFolder, StoreError
+from results.store import RunFolder
 from runners import build, data
-from runners.counter import Counter, predict, row
+from runners.counter import POINT_SCORE, Counter, Found, predict
 from runners.data import cache
 from runners.data.datasets.base import CrowdDataset, Entry, Resize
 from runners.data.loader import collate
 from runners.data.reading import DataError
 from runners.data.transforms import WholeImages
 from runners.job import Place
-from runners.metrics.counting import point_masses, window_edges
+from runners.localizers.base import Field, Localizer, Located
+from runners.metrics.counting import density_masses, point_masses, window_edges
+from runners.predict_tiles import MARGIN, cuts, stitched
+from runners.predict_weights import MissingWeightsError, finished, kept, load
 
 __all__ = ["Choice", "Example", "MissingWeightsError", "Predicted", "Predictor", "resize_rule", "samples"]
 
 Choice = Literal["best", "median", "worst"]
 """Which image of a split: that of the least, the (lower) median or the largest absolute error; ties go by id."""
-
-
-class MissingWeightsError(StoreError):
-    """A run has no weights of the selection rule that is asked for."""
 
 
 class Predicted(NamedTuple):
@@ -61,6 +60,8 @@ class Predicted(NamedTuple):
         stride: Pixels of the prepared image per cell.
         size: (H, W) of the prepared image, pixels.
         scale: Prepared over stored width, and prepared over stored height.
+        proposals: float64 [q, 2], all proposals inside the image, whether they count or not; None for a density.
+        scores: float64 [q], their probabilities; None for a density.
     """
 
     id: str
@@ -70,11 +71,31 @@ class Predicted(NamedTuple):
     stride: int
     size: tuple[int, int]
     scale: tuple[float, float]
+    proposals: NDArray[np.float64] | None = None
+    scores: NDArray[np.float64] | None = None
 
     @property
     def stored_points(self) -> NDArray[np.float64] | None:
         """The points in pixels of the stored image, [m, 2]."""
         return None if self.points is None else self.points / np.array(self.scale)
+
+    @property
+    def point_scores(self) -> NDArray[np.float64] | None:
+        """The scores of the points, [m]; None for a density."""
+        return None if self.scores is None else self.scores[self.scores >= POINT_SCORE]
+
+    def field(self) -> Field:
+        """What a localizer reads, in pixels of the prepared image."""
+        return Field(self.stride, self.size, self.density, self.proposals, self.scores)
+
+    def located(self, localizer: Localizer) -> Located:
+        """The points that a localizer finds, in pixels of the *stored* image.
+
+        Raises:
+            ValueError: See `Localizer.__call__`.
+        """
+        found = localizer(self.field())
+        return Located(found.points / np.array(self.scale), found.scores)
 
 
 class Predictor:
@@ -85,26 +106,41 @@ class Predictor:
         selection: Whose weights: `val` (default), `last`, or `test_oracle` where a run kept it.
         device: cpu (default), cuda or cuda:N.
         threads: CPU threads of this process; 1 (default), as runs have, because another number may round otherwise.
+        tile: Side of the tiles that the prepared image is predicted in, pixels; None (default): in one pass.
+        margin: Context around a tile, pixels, see `runners.predict_tiles`.
 
     Attributes:
         spec: What was trained.
 
     Raises:
+        ValueError: If a tile is not longer than two margins.
         StoreError: If there is no such run, it is not finished, or its weights are damaged or do not fit.
         MissingWeightsError: If the store has no such weights.
     """
 
-    def __init__(self, folder: RunFolder, selection: str = "val", device: str = "cpu", threads: int = 1) -> None:
-        self.spec = _finished(folder)
-        file = _kept(folder, selection)
+    def __init__(
+        self,
+        folder: RunFolder,
+        selection: str = "val",
+        device: str = "cpu",
+        threads: int = 1,
+        *,
+        tile: int | None = None,
+        margin: int = MARGIN,
+    ) -> None:
+        self.spec = finished(folder)
+        file = kept(folder, selection)
         torch.set_num_threads(threads)
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced; the caller's stream goes on
             network = build.network(self.spec, Place(device=device, threads=threads), pretrained=False)
             self._counter = Counter(network, build.loss(self.spec))
-        _load(network, file)
+        load(network, file)
         self._counter.to(device).eval()
         self._multiple = network.multiple
         self._rule, self._scale = resize_rule(self.spec)
+        self._tile, self._margin = tile, margin
+        if tile is not None:
+            cuts(1, tile, margin, self._multiple)
 
     def image(self, image: NDArray[np.uint8], id: str = "") -> Predicted:
         """Predicts one stored image, of any size.
@@ -136,19 +172,30 @@ class Predictor:
 
     def prepared(self, image: NDArray[np.uint8], id: str = "") -> Predicted:
         """Predicts an image that has its final size already: uint8 [H, W, 3]."""
-        sample = WholeImages(_Single(id, image), multiple=self._multiple)[0]
-        batch = collate([sample])
-        found = predict(self._counter, batch)
-        height, width = sample.valid
+        found = self._found(image, id)
+        size = (image.shape[0], image.shape[1])
+        inside = None if found.proposals is None else _is_within(found.proposals, size)
         return Predicted(
             id=id,
-            count=float(row(batch, found)["predicted"]),
-            density=None if found.density is None else _inside(found.density, found.stride, sample.valid),
-            points=None if found.points is None else _within(found.points, sample.valid),
+            count=_count(found, size),
+            density=None if found.density is None else _inside(found.density, found.stride, size),
+            points=None if found.points is None else found.points[_is_within(found.points, size)],
             stride=found.stride,
-            size=(height, width),
+            size=size,
             scale=(1.0, 1.0),
+            proposals=None if found.proposals is None else found.proposals[inside],
+            scores=None if found.scores is None else found.scores[inside],
         )
+
+    def _found(self, image: NDArray[np.uint8], id: str) -> Found:
+        """What the network says of a prepared image, padding included."""
+
+        def whole(window: NDArray[np.uint8]) -> Found:
+            return predict(self._counter, collate([WholeImages(_Single(id, window), multiple=self._multiple)[0]]))
+
+        if self._tile is None:
+            return whole(image)
+        return stitched(whole, image, self._tile, self._margin, self._multiple)
 
 
 def resize_rule(spec: RunSpec) -> tuple[Resize, float]:
@@ -186,57 +233,17 @@ def _inside(density: NDArray[np.float32], stride: int, size: tuple[int, int]) ->
     return density[:rows, :columns].copy()
 
 
-def _within(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """The points in the image, its far borders among it as in `metrics.counting.point_masses`."""
-    return points[((points >= 0) & (points <= size[::-1])).all(axis=1)]
+def _is_within(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which points are in the image, its far borders among it as in `metrics.counting.point_masses`."""
+    return ((points >= 0) & (points <= size[::-1])).all(axis=1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Weights
-
-
-def _finished(folder: RunFolder) -> RunSpec:
-    """The specification of a run that is done."""
-    state = folder.state()
-    if state == "new":
-        raise StoreError(f"{folder.path} holds no run")
-    if state == "failed":
-        raise StoreError(f"run {folder.run_id} failed: {folder.failure().reason}; `--retry-failed` tries it again")
-    if state != "done":
-        raise StoreError(f"run {folder.run_id} is not finished ({state}); the same `benchmark run` goes on with it")
-    return folder.spec()
-
-
-def _kept(folder: RunFolder, selection: str) -> Path:
-    """The weight file of a selection rule."""
-    file = folder.weights(selection)
-    if file.is_file():
-        return file
-    others = sorted(path.stem.removeprefix("model_") for path in folder.path.glob("model_*.safetensors"))
-    if others:
-        raise MissingWeightsError(f"run {folder.run_id} kept no weights of {selection!r}, but of {', '.join(others)}")
-    raise MissingWeightsError(
-        f"{file} is missing: weights are not part of a recorded study, which keeps what was measured; "
-        "train the run here with `benchmark run` to predict with it"
-    )
-
-
-def _load(network: nn.Module, file: Path) -> None:
-    """Loads weights that have exactly the network's names and shapes."""
-    try:
-        found = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise StoreError(f"{file} is no whole safetensors file ({error}); copy it again, or train anew") from error
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
-    differing = sorted(name for name in expected | shapes if expected.get(name) != shapes.get(name))
-    if differing:
-        name = differing[0]
-        raise StoreError(
-            f"{file} does not fit the run's network in {len(differing)} tensors; the first is {name}: found "
-            f"{shapes.get(name, 'none')}, expected {expected.get(name, 'none')}. Are the weights another run's?"
-        )
-    network.load_state_dict(found)
+def _count(found: Found, size: tuple[int, int]) -> float:
+    """People inside the image: `predicted` of `metrics.counting.image_row`, summed in the same order."""
+    rows, columns = (window_edges(side) for side in size)
+    if found.density is not None:
+        return float(density_masses(found.density, found.stride, rows, columns).sum())
+    return float(point_masses(found.points, rows, columns).sum())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -303,7 +310,7 @@ def samples(
         StoreError: If the run is not finished, has no such evaluation, or its weights are damaged.
         ValueError: If a choice is unknown.
     """
-    spec = _finished(folder)
+    spec = finished(folder)
     rows = folder.images(evaluation)
     chosen = _chosen(rows, choose)
     if dataset is None or dataset.name != spec.dataset:

@@ -1,4 +1,4 @@
-"""`benchmark predict`: formats, images, submissions, and what cannot be done."""
+"""`benchmark predict`: images, submissions, and what cannot be done."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from benchmark import predict as command
+from benchmark import predict_inputs
 from benchmark.cli import main
-from benchmark.predict import Counted, rendered
 from results.spec import EvaluationSpec
 from results.store import Store
 from runners.data.datasets.nwpu import Nwpu
@@ -36,57 +35,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def predict(trained: Trained, *words: str | Path, loss: str = "pml", store: Path | None = None) -> int:
     fixed = [trained.ids[loss][:6], *map(str, words), "-o", str(store or trained.store.root), "--device", "cpu"]
     return main(["predict", *fixed])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The command: formats
-
-COUNTED = [
-    Counted("0002", "a,b/0002.jpg", 12.00006, None),
-    Counted("0010", "0010.png", 1234.5, [[1.5, 2.0]]),
-    Counted("[red]x", "x.png", 0.0, []),
-]
-
-
-def text(form: str) -> str:
-    return rendered(form, COUNTED, {"bad.png": "no image"}, "3f2a" * 4, "val", fake_spec())
-
-
-def test_nwpu_lines() -> None:
-    assert text("nwpu") == "0002 12.0001\n0010 1234.5000\n[red]x 0.0000\n"
-
-
-def test_csv_lines() -> None:
-    assert text("csv") == 'id,count,path\n0002,12.00006,"a,b/0002.jpg"\n0010,1234.5,0010.png\n[red]x,0.0,x.png\n'
-
-
-def test_json_object() -> None:
-    assert json.loads(text("json")) == {
-        "run_id": "3f2a3f2a3f2a3f2a",
-        "selection": "val",
-        "loss": "pml",
-        "backbone": "vgg19",
-        "dataset": "ucf_qnrf",
-        "images": [
-            {"id": "0002", "path": "a,b/0002.jpg", "count": 12.00006},
-            {"id": "0010", "path": "0010.png", "count": 1234.5, "points": [[1.5, 2.0]]},
-            {"id": "[red]x", "path": "x.png", "count": 0.0, "points": []},
-        ],
-        "failed": {"bad.png": "no image"},
-    }
-
-
-def test_table_of_eighty_columns() -> None:
-    lines = text("table").splitlines()
-    assert lines[0] == "pml · vgg19 · ucf_qnrf · run 3f2a3f2a · weights val"
-    assert lines[-1] == "3 images, 1246.5 people"
-    assert [line.strip("│").replace("│", " ").split() for line in lines[4:7]] == [
-        ["0002", "12.0"],
-        ["0010", "1234.5"],
-        ["[red]x", "0.0"],
-    ]
-    long = [Counted("n" * 200, "p", 1.0, None)]
-    assert max(map(len, rendered("table", long, {}, "3f2a", "val", fake_spec()).splitlines())) <= 80
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,7 +154,7 @@ def nwpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError(f"the annotation of {entry.id} was asked for")
 
     monkeypatch.setattr(Nwpu, "read_annotation", refuse)
-    monkeypatch.setattr(command, "NWPU_IMAGES", 3)
+    monkeypatch.setattr(predict_inputs, "NWPU_IMAGES", 3)
     return root
 
 
@@ -243,6 +191,27 @@ def test_an_incomplete_submission_is_not_written(
     monkeypatch.undo()
     assert predict(trained, *hidden(nwpu, "--out", out)) == 2
     assert "has 1500 images, its list here names 3: 1497 are missing" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_submission_of_places_is_whole_too(
+    trained: Trained, nwpu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "points.txt"
+    words = ["--dataset", "nwpu", "--split", "hidden", "--data-root", nwpu, "--points", out]
+    assert predict(trained, *words, loss="p2p") == 0
+    lines = [line.split(" ") for line in out.read_text().splitlines()]
+    assert [line[0] for line in lines] == ["3612", "3610", "3611"]
+    predictor = Predictor(trained.run("p2p"))
+    for id, number, *coordinates in lines:
+        points = predictor.image(read_image(nwpu / "images" / f"{id}.jpg")).stored_points
+        assert int(number) == len(points)
+        assert list(map(int, coordinates)) == points.round().ravel().tolist()
+    out.unlink()
+    image = nwpu / "images" / "3610.jpg"
+    image.write_bytes(image.read_bytes()[:200])
+    assert predict(trained, *words, loss="p2p") == 2
+    assert "1 of 3 images are missing" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -284,7 +253,7 @@ BAD: dict[str, tuple[Callable[[Trained, Path], list[Any]], str]] = {
     "both": (lambda t, p: [t.ids["pml"], "x.png", "--split", "test", "-o", t.store.root], "not both"),
     "empty folder": (lambda t, p: [t.ids["pml"], p, "-o", t.store.root], "holds no images"),
     "missing file": (lambda t, p: [t.ids["pml"], t.root / "tset", "-o", t.store.root], "Did you mean test?"),
-    "nowhere": (lambda t, p: [t.ids["pml"], p / "a" / "b.png", "-o", t.store.root], "no such image or folder"),
+    "nowhere": (lambda t, p: [t.ids["pml"], p / "a" / "b.png", "-o", t.store.root], "no such image, video or folder"),
     "one missing": (lambda t, p: [t.ids["pml"], t.root / "test", p / "b.png", "-o", t.store.root], "b.png: no such"),
     "unknown split": (
         lambda t, p: [t.ids["pml"], "--split", "hidden", "--data-root", t.root, "-o", t.store.root],
@@ -297,6 +266,70 @@ BAD: dict[str, tuple[Callable[[Trained, Path], list[Any]], str]] = {
     "no data": (
         lambda t, p: [t.ids["pml"], "--split", "test", "--data-root", p, "-o", t.store.root],
         "folder is not under",
+    ),
+    "unknown localizer": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--localizer", "ml", "-o", t.store.root],
+        "Did you mean lm?",
+    ),
+    "parameter": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--localizer", "lm[rul=gl]", "-o", t.store.root],
+        "Did you mean rule?",
+    ),
+    "no threshold": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--localizer", "lm[rule=steerer]", "-o", t.store.root],
+        "--localizer 'lm[rule=steerer,threshold=0.3]'",
+    ),
+    "reads a density": (
+        lambda t, p: [t.ids["p2p"], t.root / "test", "--localizer", "otm", "-o", t.store.root],
+        "p2p gives proposals: take proposals",
+    ),
+    "reads proposals": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--localizer", "proposals", "-o", t.store.root],
+        "pml gives a density: take lm or otm",
+    ),
+    "no points": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--points", p / "x.csv", "-o", t.store.root],
+        "name a --localizer",
+    ),
+    "no points for a submission": (
+        lambda t, p: [
+            t.ids["pml"],
+            fake_datasets.write_image(p / "1.png") or p / "1.png",
+            "--format",
+            "nwpu-points",
+            "-o",
+            t.store.root,
+        ],
+        "name a --localizer",
+    ),
+    "ending of points": (
+        lambda t, p: [t.ids["p2p"], t.root / "test", "--points", p / "x.xml", "-o", t.store.root],
+        "take .csv, .json, .txt",
+    ),
+    "ids twice": (
+        lambda t, p: [t.ids["p2p"], t.root / "test", t.root / "test", "--points", p / "x.csv", "-o", t.store.root],
+        "4 ids come twice",
+    ),
+    "points over counts": (
+        lambda t, p: [t.ids["p2p"], t.root / "test", "--points", p / "x.csv", "--out", p / "x.csv", "-o", t.store.root],
+        "both name",
+    ),
+    "small tile": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--tile", "100", "-o", t.store.root],
+        "longer than two margins",
+    ),
+    "margin alone": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--tile-margin", "64", "-o", t.store.root],
+        "--tile 1024",
+    ),
+    "every": (lambda t, p: [t.ids["pml"], t.root / "test", "--every", "0", "-o", t.store.root], "at least 1"),
+    "both rates": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--every", "2", "--fps", "3", "-o", t.store.root],
+        "give one of them",
+    ),
+    "overlay is a file": (
+        lambda t, p: [t.ids["pml"], t.root / "test", "--overlay", t.root / "test" / "008.png", "-o", t.store.root],
+        "is a file",
     ),
     "out is a folder": (lambda t, p: [t.ids["pml"], t.root / "test", "--out", p, "-o", t.store.root], "is a folder"),
     "device": (

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from results.spec import EvaluationSpec
 from results.store import Store, StoreError
-from runners import build, data
-from runners.counter import Found
+from runners import build, data, localizers
+from runners.counter import POINT_SCORE, Found
 from runners.data.cache import prepare
 from runners.data.datasets.base import CrowdDataset
 from runners.data.reading import DataError, read_image
@@ -84,6 +84,57 @@ def test_points_lie_in_the_image_and_are_counted(trained: Trained) -> None:
     assert ((found.points >= 0) & (found.points <= [43, 70])).all()
     np.testing.assert_allclose(found.stored_points[:, 0] * 43 / 61, found.points[:, 0])
     np.testing.assert_allclose(found.stored_points[:, 1] * 0.7, found.points[:, 1])
+
+
+def test_proposals_have_their_scores_and_localizers_read_them(trained: Trained) -> None:
+    predictor = Predictor(trained.run("p2p"))
+    found = predictor.image(read_image(next((trained.root / "test").glob("*.png"))))
+    assert len(found.proposals) == len(found.scores) > len(found.points)
+    assert ((found.scores >= 0) & (found.scores <= 1)).all()
+    np.testing.assert_array_equal(found.points, found.proposals[found.scores >= POINT_SCORE])
+    np.testing.assert_array_equal(found.point_scores, found.scores[found.scores >= POINT_SCORE])
+    located = found.located(localizers.build("proposals", threshold=0.3))
+    assert len(located.points) == (found.scores >= 0.3).sum()
+    np.testing.assert_allclose(located.points[0] * 0.7, found.proposals[found.scores.argmax()])
+
+
+def test_a_density_has_a_field_and_no_scores(trained: Trained) -> None:
+    found = Predictor(trained.run("pml")).image(read_image(next((trained.root / "test").glob("*.png"))))
+    assert (found.proposals, found.scores, found.point_scores) == (None, None, None)
+    assert found.field().size == (70, 70)
+    assert found.field().density is found.density
+    located = found.located(localizers.build("lm", threshold=0.01))
+    assert len(located.points) > 0
+    assert ((located.points >= 0) & (located.points <= 100)).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("size", [(70, 70), (300, 71), (257, 412)])
+def test_tiles_change_the_last_bits_only_where_the_network_sees_less_than_the_margin(
+    trained: Trained, loss: str, size: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    whole = Predictor(trained.run(loss)).prepared(image)
+    found = Predictor(trained.run(loss), tile=192, margin=64).prepared(image)
+    assert found.count == pytest.approx(whole.count, rel=1e-5)
+    for name in ("density", "proposals", "scores"):
+        one, other = getattr(found, name), getattr(whole, name)
+        if other is None:
+            assert one is None
+        else:
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_tiles_without_a_margin_differ(trained: Trained) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (257, 412, 3), dtype=np.uint8)
+    whole = Predictor(trained.run("pml")).prepared(image)
+    cut = Predictor(trained.run("pml"), tile=128, margin=0).prepared(image)
+    assert np.abs(cut.density - whole.density).max() > 1e-4
+
+
+def test_a_tile_that_would_keep_nothing_is_refused(trained: Trained) -> None:
+    with pytest.raises(ValueError, match="longer than two margins"):
+        Predictor(trained.run("pml"), tile=256)
 
 
 def test_people_in_the_padding_do_not_count(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
