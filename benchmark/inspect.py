@@ -20,6 +20,7 @@ def list_things(options: argparse.Namespace) -> int:
         "losses": _losses,
         "backbones": _backbones,
         "datasets": _datasets,
+        "localizers": _localizers,
         "noises": _noises,
         "studies": _studies,
         "recipes": _recipes,
@@ -112,6 +113,10 @@ def _parameters(what: str, name: str) -> dict[str, Any]:
         from benchmark.plan import loss_defaults
 
         return dict(loss_defaults(name))
+    if what == "localizers":
+        from runners import localizers
+
+        return localizers.defaults(name)
     if what == "datasets":
         from runners import data
 
@@ -137,6 +142,12 @@ def _datasets() -> dict[str, str]:
     from runners import data
 
     return {name: data.load(name).title for name in data.names()}
+
+
+def _localizers() -> dict[str, str]:
+    from runners import localizers
+
+    return {name: localizers.load(name).reference for name in localizers.names()}
 
 
 def _noises() -> dict[str, str]:

@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.markup import escape
 
+from benchmark import localizing
 from benchmark.plan import PlanError, Planned, Skipped, plan, variations
 from benchmark.recipes import DEVIATIONS
-from benchmark.report import measured_in
+from benchmark.report import localised_in, measured_in
 from benchmark.show import Matrix, console, plan_tree
 from benchmark.study import Study, load_study, validated
 from reports.measured import Measured
 from reports.render import terminal
 from reports.tables import comparison, comparison_rows, not_better_than_constant, settings
+from reports.tables_places import by_setting, localisation
 from results.spec import EvaluationSpec, Recipe
 from results.store import RunFolder, State, Store
 from runners.job import Job, Place
@@ -30,7 +32,10 @@ from runners.job import Job, Place
 __all__ = ["Done", "carry_out", "devices_of", "failures_of", "outcome", "run"]
 
 _NETWORK = ("backbones", "head", "stride", "weights")
+_PLACE_FIELDS = ["run_id", "label", "backbone", "data", "noise", "seed", "selection", "localizer_label", "radius"]
+_PLACE_FIELDS += ["threshold", "tp", "fp", "fn", "precision", "recall", "f1", "ap", "error", "count_mae"]
 _AXES = ("losses", "datasets", "noises", "seeds", "noise_seed", "selections", "recipe", "budget", *_NETWORK)
+_PLACES = ("localizers", "radii")
 
 
 class _Tuned(NamedTuple):
@@ -62,6 +67,7 @@ def carry_out(options: argparse.Namespace) -> Done | int:
     """
     study = _study(options)
     _check_place(options)
+    localizing.check(study)
     runs = plan(study, options.data_root)
     store = Store(options.output)
     planned = [item for item in runs if isinstance(item, Planned)]
@@ -93,7 +99,7 @@ def carry_out(options: argparse.Namespace) -> Done | int:
 def _study(options: argparse.Namespace) -> Study:
     """The named study with the axes and recipe fields that were typed. Axes alone start from `quick` as well."""
     content = load_study(options.study or "quick").model_dump()
-    typed = {name: value for name in _AXES if (value := getattr(options, name)) is not None}
+    typed = {name: value for name in (*_AXES, *_PLACES) if (value := getattr(options, name)) is not None}
     fields = {name: value for name in Recipe.model_fields if (value := getattr(options, name, None)) is not None}
     if typed.get("recipe") == "official":
         content["overrides"] = {}  # a study's settings are made for the shared recipe; typed ones still win
@@ -112,7 +118,7 @@ class _Engine:
     """Turns planned runs into jobs for the slots of this machine."""
 
     def __init__(self, options: argparse.Namespace, study: Study, store: Store) -> None:
-        self.options, self.store = options, store
+        self.options, self.study, self.store = options, study, store
         self.evaluations = tuple(EvaluationSpec(selection=rule) for rule in study.selections)
         self.devices = devices_of(options.device)
         on_gpu = self.devices[0] != "cpu"
@@ -148,7 +154,8 @@ class _Engine:
         state = folder.state()
         if state == "done":
             complete = all(folder.has_evaluation(evaluation) for evaluation in self.evaluations)
-            return "" if complete else None
+            places = localizing.localisations(self.study, folder.spec())
+            return "" if complete and all(map(folder.has_localisation, places)) else None
         if state == "failed" and not self.options.retry_failed:
             return "failed before; try again with --retry-failed"
         return "is being trained by another process" if state == "running" else None
@@ -159,6 +166,7 @@ class _Engine:
             output=self.store.root.absolute(),
             place=self.place.model_copy(update={"weights": item.weights}),
             evaluations=self.evaluations,
+            localisations=localizing.localisations(self.study, item.spec),
             resume=self.options.resume,
             search=search,
             command=self.options.command_line,
@@ -248,15 +256,21 @@ def devices_of(wanted: str) -> list[str]:
 
 def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Planned], store: Store) -> int:
     """Prints the tables, the losses that did not beat a constant, the failures and where everything lies."""
-    compared = [(setting, comparison(setting)) for setting in settings(outcome(study, planned, store))]
+    measured = outcome(study, planned, store)
+    compared = [(setting, comparison(setting)) for setting in settings(measured)]
+    places = localised_in(store, measured, localizing.wanted(study, [item.spec for item in planned]))
     failures = failures_of(planned, store)
     if options.json:
         rows = [row for setting, table in compared for row in comparison_rows(setting, table)]
         rows = json.loads(pd.DataFrame(rows).to_json(orient="records")) if rows else []  # NaN becomes null
-        json.dump({"rows": rows, "failed": failures, "output": str(store.root)}, sys.stdout, indent=1)
+        said = {"rows": rows, "places": json.loads(places.rows[_PLACE_FIELDS].to_json(orient="records"))}
+        json.dump(said | {"failed": failures, "output": str(store.root)}, sys.stdout, indent=1)
         sys.stdout.write("\n")
         return 1 if failures else 0
     for _, table in compared:
+        console.print()
+        console.print(terminal(table, console.width))
+    for table in map(localisation, by_setting(places) if len(places) else ()):
         console.print()
         console.print(terminal(table, console.width))
     beaten = [label for setting, _ in compared for label in not_better_than_constant(setting)]
@@ -320,7 +334,10 @@ def _show_plan(options: argparse.Namespace, study: Study, runs: Sequence[Planned
 
 
 def _say_deviations(study: Study, planned: Sequence[Planned]) -> None:
-    """What the official recipes of the planned losses do not carry over."""
+    """What the official recipes of the planned losses do not carry over, and which losses are not located."""
+    unfit = localizing.unfit(study, [item.spec for item in planned])
+    if unfit is not None:
+        console.print(f"[yellow]{escape(unfit)}[/]", soft_wrap=True)
     if study.recipe == "official":
         for loss in sorted({item.spec.loss for item in planned}):
             console.print(f"[dim]official recipe of {loss}: {DEVIATIONS.get(loss, 'none known; trained as l2')}[/]")

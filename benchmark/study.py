@@ -57,6 +57,9 @@ class Study(_Strict):
         budget: Trials of a tuned recipe, for every loss the same.
         head, stride, weights: Of the network; None lets the backbone choose.
         selections: Which weights are kept and measured; tables show the first.
+        localizers: What finds points in the trained networks' output, to be scored; parameters in brackets.
+        radii: Distances within which a point counts as a hit: `4`, `sigma_l`, `0.5head`, `1:100`; the dataset's own if
+            there are none.
         only: If given, combinations that match none of these are no part of the study.
         exclude: Combinations to leave out, shown with their reason.
     """
@@ -76,6 +79,8 @@ class Study(_Strict):
     stride: int | None = None
     weights: str | None = None
     selections: Annotated[list[Selection], Field(min_length=1)] = ["val"]
+    localizers: list[str] = []
+    radii: list[str] = []
     only: list[Match] = []
     exclude: list[Exclusion] = []
 

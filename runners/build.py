@@ -15,6 +15,7 @@ from results.spec import Recipe, RunSpec
 from runners import backbones, data
 from runners.data import noise
 from runners.data.cache import prepare
+from runners.data.datasets.base import CrowdDataset
 from runners.data.loader import evaluation_loader, training_loader
 from runners.data.transforms import TrainCrops, WholeImages
 from runners.job import Place
@@ -27,12 +28,13 @@ class ChangedError(RuntimeError):
 
 
 class Loaders(NamedTuple):
-    """The three splits of a run, and the mean count of the training labels as trained on."""
+    """The three splits of a run, the mean count of the training labels as trained on, and where they come from."""
 
     train: DataLoader[Any]
     val: DataLoader[Any]
     test: DataLoader[Any]
     train_count_mean: float
+    dataset: CrowdDataset
 
 
 def network(spec: RunSpec, place: Place, *, pretrained: bool = True) -> nn.Module:
@@ -99,7 +101,7 @@ def loaders(spec: RunSpec, place: Place, multiple: int) -> Loaders:
         evaluation_loader(WholeImages(splits[split], multiple=multiple), workers=place.workers, pin_memory=pin)
         for split in ("val", "test")
     )
-    return Loaders(train, val, test, fmean(len(heads.points) for heads in crops.heads))
+    return Loaders(train, val, test, fmean(len(heads.points) for heads in crops.heads), dataset)
 
 
 def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

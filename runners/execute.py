@@ -6,7 +6,9 @@ import logging
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +18,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from safetensors.torch import load_file
 
 from results.schema import Evaluation, Failure, Record
+from results.spec import LocalisationSpec, Selection
 from results.store import RunFolder, Store, read_history
 from runners import build
 from runners.counter import Counter, evaluate
@@ -78,7 +81,12 @@ def execute(job: Job, report: Report) -> bool:
 
 def _trained(folder: RunFolder, job: Job) -> bool:
     """Whether the run is done and kept the weights of every selection rule that is asked for."""
-    return folder.state() == "done" and all(folder.weights(e.selection).is_file() for e in job.evaluations)
+    return folder.state() == "done" and all(folder.weights(rule).is_file() for rule in _selections(job))
+
+
+def _selections(job: Job) -> set[Selection]:
+    """The selection rules whose weights are measured."""
+    return {measured.selection for measured in (*job.evaluations, *job.localisations)}
 
 
 def _seed(job: Job) -> None:
@@ -100,7 +108,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
     network = build.network(job.spec, place)
     model = Counter(network, build.loss(job.spec)).to(device)
     data = build.loaders(job.spec, place, network.multiple)
-    selections = tuple(sorted({e.selection for e in job.evaluations} | {"val", "last"}))
+    selections = tuple(sorted(_selections(job) | {"val", "last"}))
     keeper = KeepWeights(recipe, folder, selections)
     resume = Resume(folder, keeper)
     report({"event": "step", "step": 0, "steps": recipe.epochs * len(data.train)})
@@ -156,7 +164,8 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
 def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | None) -> None:
     """Makes the evaluations that are missing, from the kept weights."""
     missing = [e for e in job.evaluations if not folder.has_evaluation(e)]
-    if not missing:
+    places = [spec for spec in job.localisations if not folder.has_localisation(spec)]
+    if not missing and not places:
         return
     record = folder.record()
     place = job.place
@@ -167,7 +176,7 @@ def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | 
         started = time.perf_counter()
         network.load_state_dict(load_file(folder.weights(evaluation.selection), device=place.device))
         loader = data.test if evaluation.split == "test" else data.val
-        images = evaluate(model, loader, lambda done: report({"event": "evaluate", "image": done}))
+        images = evaluate(model, loader, partial(_tell, report))
         folder.add_evaluation(
             Evaluation(
                 run_id=folder.run_id,
@@ -180,6 +189,34 @@ def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | 
             ),
             images,
         )
+    if places:
+        _localise(folder, model, record, data, places, report)
+
+
+def _localise(
+    folder: RunFolder,
+    model: Counter,
+    record: Record,
+    data: build.Loaders,
+    places: Sequence[LocalisationSpec],
+    report: Report,
+) -> None:
+    """Makes the measurements of places that are missing, from the kept weights."""
+    from runners.localise import localise, stored_heads
+
+    truth = {split: stored_heads(data.dataset, split) for split in ("val", "test")}
+    loaders = {"val": data.val, "test": data.test}
+    for selection in sorted({spec.selection for spec in places}):
+        model.network.load_state_dict(load_file(folder.weights(selection)))
+        specs = [spec for spec in places if spec.selection == selection]
+        epoch = int(record.selected[selection]["epoch"])
+        seen = partial(_tell, report)
+        for scores in localise(model, specs, loaders, truth, run_id=folder.run_id, epoch=epoch, seen=seen):
+            folder.add_localisation(scores.localisation, scores.points, scores.curve)
+
+
+def _tell(report: Report, done: int) -> None:
+    report({"event": "evaluate", "image": done})
 
 
 def _timings(runner: Runner, model: Counter, seconds: float, resumed: int) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from results.spec import EvaluationSpec, RunSpec
+from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
 
 __all__ = ["TRACKERS", "Job", "Place"]
 
@@ -47,6 +47,7 @@ class Job(BaseModel):
         output: Root of the store.
         place: Where and with what.
         evaluations: Measurements to make; each trained selection rule is kept as a weight file.
+        localisations: Measurements of places to make, of the same selection rules.
         resume: Go on from the last checkpoint; otherwise an unfinished run starts afresh.
         search: Trials of a tuned recipe, for the record.
         command: The command line, for the record.
@@ -58,6 +59,7 @@ class Job(BaseModel):
     output: Path
     place: Place = Place()
     evaluations: tuple[EvaluationSpec, ...] = (EvaluationSpec(),)
+    localisations: tuple[LocalisationSpec, ...] = ()
     resume: bool = True
     search: tuple[dict[str, Any], ...] = ()
     command: str = ""

@@ -112,6 +112,11 @@ class CrowdDataset(ABC):
     published: ClassVar[tuple[Published, ...]] = ()
     protocol: ClassVar[Resize] = Resize()
     """The default resize rule."""
+    radii: ClassVar[tuple[str, ...]] = ("4px", "8px")
+    """Distances within which a point may be matched to a head, pixels of the stored image [FIDTM for ShanghaiTech and
+    JHU-Crowd++; ours elsewhere]; see `runners.metrics.localisation.parse_radii`."""
+    main_radius: ClassVar[str] = "8px"
+    """The one whose F1 on val chooses a localizer's threshold (ours)."""
     on_disk: ClassVar[bool] = True
     """False: images are made on the fly, and the prepared images are kept in memory instead of the cache."""
     version: ClassVar[int] = 1

@@ -24,6 +24,8 @@ class Nwpu(FileDataset):
     note = "Test labels are hidden: 'test' is the official val, and 'val' is carved from train (ours)."
     folders = ("nwpucrowd", "nwpu", "nwpucrowddataset")
     protocol = Resize(short_min=384, short_max=1920, source="DM-Count: shorter side clipped to [384, 1920]")
+    radii = ("sigma_s", "sigma_l")
+    main_radius = "sigma_l"  # what its leaderboard, and Table 3 of the PML paper, rank by
     published = (Published("2020", {"train": 3109, "test": 500}, {"test": 196_238}),)
 
     @property

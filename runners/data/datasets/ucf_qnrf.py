@@ -22,6 +22,8 @@ class UcfQnrf(FileDataset):
     homepage = "Idrees et al., ECCV 2018: https://www.crcv.ucf.edu/data/ucf-qnrf/ offers the download."
     folders = ("ucfqnrfeccv18", "ucfqnrf", "qnrf", "ucfqnrfeccv2018")
     protocol = Resize(short_min=512, short_max=2048, source="BL, DM-Count: shorter side clipped to [512, 2048]")
+    radii = ("1:100",)  # the mean over them is what is published for it
+    main_radius = "8px"
     published = (Published("2018", {"train": 1201, "test": 334}, {"all": 1_251_642}),)
 
     @classmethod
