@@ -113,13 +113,14 @@ def check(options: argparse.Namespace) -> int:
 
 
 class Contents(NamedTuple):
-    """What `Store.load`, `images`, `histories`, `localisations` and `hits` would give if all runs were in one store."""
+    """What `Store.load`, `images`, `histories`, `localisations`, `hits` and `curves` would give of one store."""
 
     frame: pd.DataFrame
     images: pd.DataFrame
     history: pd.DataFrame
     places: pd.DataFrame
     hits: pd.DataFrame
+    curves: pd.DataFrame
 
 
 def read_all(folders: Sequence[Path]) -> Contents:
@@ -141,7 +142,8 @@ def read_all(folders: Sequence[Path]) -> Contents:
     places = _stacked([part.localisations() for part in found])
     hits = [part.hits(shown_radii(places)) for part in found]
     images, histories = [part.images() for part in found], [part.histories() for part in found]
-    return Contents(frame, _stacked(images), _stacked(histories), places, _stacked(hits))
+    curves = _stacked([part.curves() for part in found])
+    return Contents(frame, _stacked(images), _stacked(histories), places, _stacked(hits), curves)
 
 
 def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

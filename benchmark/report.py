@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,16 +14,20 @@ from rich.markup import escape
 
 from benchmark.recipes import recipe_for
 from benchmark.show import console, progress_console
-from reports import paper, render, tables
+from reports import paper, paper_places, render, tables
+from reports.localised import Localised
 from reports.measured import Measured
 from reports.protocol import select
 from reports.table import Table
+from reports.tables_places import by_setting, localisation
 from results.atomic import printable, write_text
 from results.spec import EvaluationSpec
 from results.store import Store, StoreError
 
-__all__ = ["Found", "find", "measured_in", "report"]
+__all__ = ["Found", "find", "localised_in", "measured_in", "report"]
 
+_PLACES = ("localizer", "localizer_label", "radius", "system", "scoring", "threshold_from")
+"""Fields that only measurements of places have."""
 _SUFFIX = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json", "html": "html", "terminal": "txt"}
 
 
@@ -31,6 +35,7 @@ class Found(NamedTuple):
     """What was read: measurements, epochs, and what could not be read."""
 
     measured: Measured
+    localised: Localised
     history: pd.DataFrame
     problems: tuple[str, ...]
 
@@ -45,7 +50,7 @@ def report(options: argparse.Namespace) -> int:
         progress_console.print(f"[yellow]left out:[/] {escape(printable(problem))}", soft_wrap=True)
     if options.table is None:
         return _page(options, found)
-    made = _tables(options, found.measured)
+    made = _tables(options, found)
     if options.format == "terminal" and options.out is None:
         for table in made:
             console.print(render.terminal(table, console.width))
@@ -66,18 +71,29 @@ def find(options: argparse.Namespace) -> Found:
     if options.recorded:
         from benchmark.recorded import read_all
 
-        frame, images, history = read_all(options.recorded)
+        frame, images, history, places, hits, curves = read_all(options.recorded)
         measured = Measured(frame, images, _defaults(frame), _official)
+        localised = Localised(measured, places, hits, _localizer_defaults(), curves)
     else:
         store = Store(options.output)
         if not store.root.is_dir():
             raise StoreError(f"{store.root} is no folder; name the --output of `benchmark run`")
         frame = store.load(problems=problems)
         measured = Measured.of(store, frame, _defaults(frame), problems, _official)
+        localised = Localised.of(store, measured, _localizer_defaults(), problems)
         history = store.histories(frame["run_id"].unique() if len(frame) else [], problems=problems)
     if options.where:
-        measured = measured.restricted(select(measured.runs, options.where))
-    return Found(measured, history, tuple(problems))
+        measured, localised = _where(measured, localised, options.where)
+    return Found(measured, localised, history, tuple(problems))
+
+
+def _where(measured: Measured, localised: Localised, conditions: Sequence[str]) -> tuple[Measured, Localised]:
+    """What fulfils the conditions; those on localizers, radii and systems are of measurements of places only."""
+    of_places = [c for c in conditions if c.partition("=")[0].strip() in _PLACES]
+    measured = measured.restricted(select(measured.runs, [c for c in conditions if c not in of_places]))
+    keys = measured.runs[["run_id", "selection"]].drop_duplicates()
+    rows = localised.rows.reset_index().merge(keys, on=["run_id", "selection"]).set_index("index")
+    return measured, localised.restricted(select(rows, of_places))
 
 
 def measured_in(store: Store, frame: pd.DataFrame) -> Measured:
@@ -85,10 +101,25 @@ def measured_in(store: Store, frame: pd.DataFrame) -> Measured:
     return Measured.of(store, frame, _defaults(frame), official=_official)
 
 
+def localised_in(store: Store, measured: Measured, evaluations: Collection[tuple[str, str]]) -> Localised:
+    """Of the measurements of places of some runs those that are asked for, as pairs of run and evaluation id."""
+    found = Localised.of(store, measured, _localizer_defaults())
+    pairs = zip(found.rows["run_id"], found.rows["eval_id"], strict=True)
+    wanted = pd.Series([pair in evaluations for pair in pairs], index=found.rows.index, dtype=bool)
+    return found.restricted(found.rows[wanted])
+
+
 def _official(loss: str, dataset: str) -> dict[str, Any]:
     """A loss's official recipe as `results.load()` has it: the range of scales is one text there."""
     found = recipe_for("official", loss, dataset, {}).recipe.model_dump(mode="json", exclude={"name"})
     return found | {"scale": "-".join(f"{value:g}" for value in found["scale"])}
+
+
+def _localizer_defaults() -> dict[str, dict[str, Any]]:
+    """The default parameters of the localizers."""
+    from runners import localizers
+
+    return {name: localizers.defaults(name) for name in localizers.names()}
 
 
 def _defaults(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -111,14 +142,17 @@ def _check_options(options: argparse.Namespace) -> None:
 # Tables
 
 
-def _tables(options: argparse.Namespace, measured: Measured) -> list[Table]:
+def _tables(options: argparse.Namespace, found: Found) -> list[Table]:
     """The tables that were asked for."""
+    measured, localised = found.measured, found.localised
     chosen = {"metrics": options.metrics} if options.metrics else {}
+    on = {"dataset": options.dataset} if options.dataset else {}
     make: dict[str, Callable[[], Sequence[Table]]] = {
         "comparison": lambda: _comparison(measured),
         "table2": lambda: [paper.table2(measured, **chosen)],
-        "table3": lambda: [paper.table3(measured, **chosen)],
-        "table4": lambda: [paper.table4(measured, dataset=options.dataset, **chosen)],
+        "table3": lambda: [paper_places.table3(measured, localised, **on, **chosen)],
+        "table4": lambda: [paper.table4(measured, **on, **chosen)],
+        "localisation": lambda: [localisation(part, **chosen) for part in by_setting(localised)],
         "noise": lambda: [tables.noise(measured, **chosen)],
         "cost": lambda: [tables.cost(measured)],
         "custom": lambda: [tables.custom(measured, options.rows, options.columns, **chosen)],
@@ -171,6 +205,7 @@ def _page(options: argparse.Namespace, found: Found) -> int:
     made = overview(
         found.measured,
         found.history,
+        found.localised,
         title=options.title,
         problems=found.problems,
         examples=examples,

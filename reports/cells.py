@@ -7,10 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from reports import stats
-from reports.measured import Comparisons, Sample
+from reports.measured import HIGHER, Compared, Comparisons, Sample
 from reports.protocol import protocol_hash
-from reports.stats import Metric
 from reports.table import Cell, Mark, number
 
 __all__ = [
@@ -40,7 +38,7 @@ DIGITS = {"mae": 1, "rmse": 1, "nae": 2, "bias": 1, "f1": 3, "precision": 3, "re
 
 
 def measured_cells(
-    columns: Mapping[str, Mapping[str, Sample]], metric: Metric, comparisons: Comparisons | None = None
+    columns: Mapping[str, Mapping[str, Compared]], metric: str, comparisons: Comparisons | None = None
 ) -> dict[str, dict[str, Cell]]:
     """The cells of one metric by column and row, marked where the comparisons separate them."""
     found: dict[str, dict[str, Cell]] = {}
@@ -51,13 +49,12 @@ def measured_cells(
     return found
 
 
-def measured_cell(metric: Metric, sample: Sample) -> Cell:
+def measured_cell(metric: str, sample: Compared) -> Cell:
     """Mean over seeds, standard deviation over seeds, and the interval over seeds x images."""
-    scores = stats.per_seed(metric, sample.predicted, sample.true)
+    scores = sample.scores(metric)
     if not np.isfinite(scores).all():
-        what = (
-            "nobody is on these images" if metric == "nae" and not sample.true.any() else "a prediction is not finite"
-        )
+        nobody = metric == "nae" and isinstance(sample, Sample) and not sample.true.any()
+        what = "nobody is on these images" if nobody else "a prediction is not finite"
         return Cell("–", seeds=len(scores), notes=(what,))
     found = sample.interval(metric)
     sd = float(scores.std(ddof=1)) if len(scores) > 1 else None
@@ -67,18 +64,18 @@ def measured_cell(metric: Metric, sample: Sample) -> Cell:
     return Cell(text, found.estimate, sd, low, high, len(scores))
 
 
-def _marks(column: str, metric: Metric, cells: Mapping[str, Cell], comparisons: Comparisons) -> dict[str, Mark]:
+def _marks(column: str, metric: str, cells: Mapping[str, Cell], comparisons: Comparisons) -> dict[str, Mark]:
     """`best` and `second` where separated from all that follow; else `tie` for the best and all found no different."""
     known = {label: cell.value for label, cell in cells.items() if cell.value is not None}
-    ranked = sorted(known, key=lambda label: known[label])
+    ranked = sorted(known, key=lambda label: known[label], reverse=metric in HIGHER)
     if metric == "bias" or len(ranked) < 2:
         return {}
-    against = {label: comparisons.lower(column, metric, ranked[0], label) for label in ranked[1:]}
+    against = {label: comparisons.better(column, metric, ranked[0], label) for label in ranked[1:]}
     if not all(against.values()):
         tied = [label for label, apart in against.items() if apart is False]
         return dict.fromkeys([ranked[0], *tied], "tie") if tied else {}
     found: dict[str, Mark] = {ranked[0]: "best"}
-    if len(ranked) > 2 and all(comparisons.lower(column, metric, ranked[1], other) for other in ranked[2:]):
+    if len(ranked) > 2 and all(comparisons.better(column, metric, ranked[1], other) for other in ranked[2:]):
         found[ranked[1]] = "second"
     return found
 

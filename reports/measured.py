@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ from reports.protocol import MixedProtocolError, Published, check_comparable, wi
 from reports.stats import Comparison, Interval, Metric
 from results.store import Store
 
-__all__ = ["METRICS", "Comparisons", "Measured", "Sample", "data_name", "generator", "loss_name"]
+__all__ = ["HIGHER", "METRICS", "Compared", "Comparisons", "Measured", "Sample", "data_name", "generator", "loss_name"]
 
 METRICS: tuple[Metric, ...] = ("mae", "rmse", "nae", "bias")
 """The metrics that follow from the counts, for which there are intervals."""
+HIGHER = frozenset({"f1", "precision", "recall", "ap"})
+"""The metrics of which more is better."""
 _WITHIN = ("loss", "loss_params", "loss_version", "head")
 """What the runs of one cell share beside their terms."""
 _ALWAYS: tuple[str, ...] = (
@@ -70,6 +72,10 @@ class Sample:
             self._known[metric] = stats.interval(metric, self.predicted, self.true, rng=rng)
         found: Interval = self._known[metric]
         return found
+
+    def scores(self, metric: Metric) -> npt.NDArray[np.float64]:
+        """The metric of each seed, (S,); see `stats.per_seed`."""
+        return stats.per_seed(metric, self.predicted, self.true)
 
     def compared(self, metric: Metric, other: Sample) -> Comparison | None:
         """The paired comparison over the seeds that both have; None without such seeds, or on other images."""
@@ -204,19 +210,40 @@ class Measured:
         return [(str(run), str(evaluation)) for run, evaluation in zip(rows["run_id"], rows["eval_id"], strict=True)]
 
 
+class Compared(Protocol):
+    """What can be compared: `Sample` by its counts, `reports.localised.PlaceSample` by its hits."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, increasing."""
+        ...
+
+    def scores(self, metric: Any) -> npt.NDArray[np.float64]:
+        """The metric of each seed."""
+        ...
+
+    def interval(self, metric: Any) -> Interval:
+        """The estimate with its interval over seeds x images."""
+        ...
+
+    def compared(self, metric: Any, other: Any) -> Comparison | None:
+        """This one minus the other, on the seeds that both have."""
+        ...
+
+
 class Comparisons:
     """All pairs of losses in all columns of a table, Holm-corrected over the table, for each metric.
 
     Args:
-        columns: For each column the samples of its rows.
+        columns: For each column the samples of its rows: `Sample`, or anything that compares itself likewise.
         metrics: What is compared.
         level: Of the family-wise error.
     """
 
     def __init__(
         self,
-        columns: Mapping[str, Mapping[str, Sample]],
-        metrics: Iterable[Metric] = ("mae", "rmse", "nae"),
+        columns: Mapping[str, Mapping[str, Compared]],
+        metrics: Iterable[str] = ("mae", "rmse", "nae"),
         level: float = 0.05,
     ) -> None:
         self.level = level
@@ -235,14 +262,17 @@ class Comparisons:
             for a, b, sign in ((row["a"], row["b"], 1), (row["b"], row["a"], -1)):
                 self._adjusted[row["column"], row["metric"], a, b] = (row["p_holm"], sign * row["difference"])
 
-    def lower(self, column: str, metric: str, a: str, b: str) -> bool | None:
-        """Whether `a` is lower than `b`, significantly so after correction; None where the pair could not be tested.
+    def better(self, column: str, metric: str, a: str, b: str) -> bool | None:
+        """Whether `a` is better than `b`, significantly so after correction; None where the pair could not be tested.
+
+        Better is lower, but for what is in `HIGHER`.
 
         A test takes two seeds that both losses have, and the same images. It is about these seeds: where losses have
-        others besides, their means may stand in the other order, and neither is then lower.
+        others besides, their means may stand in the other order, and neither is then better.
         """
         p, difference = self._adjusted.get((column, metric, a, b), (np.nan, np.nan))
-        return None if np.isnan(p) else bool(p < self.level and difference < 0)
+        wrong = difference >= 0 if metric not in HIGHER else difference <= 0
+        return None if np.isnan(p) else bool(p < self.level and not wrong)
 
     @property
     def pairs(self) -> int:
@@ -250,7 +280,7 @@ class Comparisons:
         return int(self.table.groupby("metric")["p"].count().max()) if len(self.table) else 0
 
     @staticmethod
-    def _compared(metric: Metric, a: Sample, b: Sample) -> dict[str, Any]:
+    def _compared(metric: str, a: Compared, b: Compared) -> dict[str, Any]:
         """One row of the table."""
         found = a.compared(metric, b)
         if found is None:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reports import aggregate, paper, plots, tables
+from reports import aggregate, paper, paper_places, plots, tables
+from reports.localised import Localised
 from reports.measured import Comparisons, Measured
+from reports.overview_places import places
 from reports.page import Page, Part
 from reports.protocol import protocol_hash
 from reports.style import Look, Plot, looks
@@ -37,6 +39,7 @@ class Overview(NamedTuple):
 def overview(
     measured: Measured,
     history: pd.DataFrame,
+    localised: Localised | None = None,
     *,
     title: str = "Crowd-counting losses compared",
     problems: Sequence[str] = (),
@@ -49,6 +52,7 @@ def overview(
     Args:
         measured: Runs and per-image counts.
         history: `results.Store.histories()` of the runs.
+        localised: Where people were found, if that was measured.
         title: Of the page.
         problems: Files that could not be read, one sentence each.
         examples: Where sample images come from; None leaves them out.
@@ -64,7 +68,9 @@ def overview(
     shown = looks(sorted(measured.evaluated["label"].unique()))
     parts = [_compared(measured, found)]
     parts += [_setting(setting, history, shown, examples) for setting in found]
-    parts += [part for part in (_across(found, shown), _noise(measured), _paper(measured)) if part is not None]
+    found_places = None if localised is None else places(localised, shown, _noted, _SPAN)
+    optional = (_across(found, shown), _noise(measured), found_places, _paper(measured, localised))
+    parts += [part for part in optional if part is not None]
     parts += [_cost(found), _failures(measured, problems), _provenance(measured)]
     page = Page(title, _lead(measured, found), _facts(measured, found), parts, program, written)
     return Overview(
@@ -269,7 +275,7 @@ def _noise(measured: Measured) -> Part | None:
     return Part("noise", "Noisy annotations", (), warnings, made) if made or warnings else None
 
 
-def _paper(measured: Measured) -> Part:
+def _paper(measured: Measured, localised: Localised | None) -> Part:
     """The paper's tables beside what was measured; folded, for they are long."""
     warnings: list[str] = []
     details: list[tuple[str, Table]] = []
@@ -277,7 +283,9 @@ def _paper(measured: Measured) -> Part:
     made: dict[str, Callable[[], Table]] = {
         f"Table 4 on {dataset}": partial(paper.table4, measured, dataset=dataset) for dataset in datasets
     }
-    made |= {"Table 2": partial(paper.table2, measured), "Table 3": partial(paper.table3, measured)}
+    made |= {"Table 2": partial(paper.table2, measured)}
+    if localised is not None:
+        made |= {"Table 3": partial(paper_places.table3, measured, localised)}
     for name, make in made.items():
         with _noted(warnings, name):
             details.append((name, make()))

@@ -30,7 +30,7 @@ from reports.table import Cell, Column, Row, Table, number
 from reports.words import failures_caption, reading, terms_caption
 from results.published import published
 
-__all__ = ["reproduction", "table2", "table3", "table4"]
+__all__ = ["published_cell", "reproduction", "table2", "table4"]
 
 _SUITE = "not in this suite: published row only"
 _ALONE = ("solver", "variant")
@@ -128,31 +128,6 @@ def table2(measured: Measured, metrics: Sequence[str] = ("mae", "rmse")) -> Tabl
         "table2", title, "method", measured.restricted(runs), systems, groups, metrics, apart=NETWORK,
         own=lambda run: f"{run['label']} · {run['backbone']}",
     )  # fmt: skip
-
-
-def table3(measured: Measured, metrics: Sequence[str] = ("f1", "precision", "recall")) -> Table:
-    """Localisation on NWPU-Crowd, sigma_l.
-
-    Runs of this version have no localisation scores, so measured cells say so; the published ones are on the hidden
-    test set, which no one but its server can measure.
-    """
-    for metric in metrics:
-        check_known("metric", metric, ("f1", "precision", "recall"))
-    there = published("table3")
-    cells = _published(there)
-    columns = [Column(METRIC_NAMES[m], kind=kind) for kind in ("measured", "published") for m in metrics]
-    rows = []
-    for system in _methods(there):
-        runs = _runs(measured, {**system.ours, "dataset": "nwpu"}) if system.ours["loss"] else measured.runs.iloc[:0]
-        absent = Cell("not run" if runs.empty else "no scores") if system.ours["loss"] else Cell("–", notes=(_SUITE,))
-        found = [cells.get((_key(system), metric), Cell("–")) for metric in metrics]
-        rows.append(Row(system.label, (*[absent] * len(metrics), *found)))
-    caption = (
-        "Pairs within sigma_l of a head, maximum matching, pooled over the images.",
-        "Published on the hidden test set of NWPU-Crowd. Not measured: this version stores no localisation scores.",
-    )
-    title = "Localisation on NWPU-Crowd (Table 3 of the PML paper)"
-    return Table("table3", title, "system", tuple(columns), tuple(rows), caption)
 
 
 def reproduction(

@@ -34,10 +34,11 @@ def ranking(
     metric: str = "MAE",
     unit: str = "people",
     interval: str = "its interval",
+    highest: bool = False,
 ) -> Plot:
-    """Estimates with their intervals, the least on top.
+    """Estimates with their intervals, the least (or the highest) on top.
 
-    A grey band continues the interval of the least estimate. That another interval meets it is no test; see
+    A grey band continues the interval of the first estimate. That another interval meets it is no test; see
     `reports.measured.Comparisons`. A hollow marker has no interval.
 
     Args:
@@ -47,6 +48,7 @@ def ranking(
         metric: What is estimated.
         unit: Its unit, for the axis.
         interval: What the lines are, for the caption, such as `95% bootstrap interval over seeds`.
+        highest: Whether the highest estimate is the best, and on top.
 
     Returns:
         `data` is sorted and has `overlaps_best` besides (NA without an interval).
@@ -55,6 +57,7 @@ def ranking(
         ValueError: If a column is missing, a label stands twice, an interval is upside down, or no estimate is finite.
     """
     data = _estimates(intervals)
+    data = data.iloc[::-1].reset_index(drop=True) if highest else data
     best, known = data.iloc[0], data["low"].notna() & data["high"].notna()
     ties = ((data["low"] <= best["high"]) & (data["high"] >= best["low"])).astype("boolean")
     data["overlaps_best"] = ties.where(known & bool(known.iloc[0]))

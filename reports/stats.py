@@ -25,9 +25,11 @@ __all__ = [
     "Metric",
     "check_options",
     "compare",
+    "compare_values",
     "finite_scores",
     "holm",
     "interval",
+    "interval_of_values",
     "per_seed",
     "seed_interval",
 ]
@@ -166,18 +168,35 @@ def interval(
     """
     check_options(level, resamples)
     values = _values(metric, predicted, true)
+    found = interval_of_values(values, rng=rng, level=level, resamples=resamples, root=metric == "rmse")
+    return found if metric == "bias" else found._replace(low=max(found.low, 0.0))
+
+
+def interval_of_values(
+    values: Array, *, rng: np.random.Generator, level: float = 0.95, resamples: int = 2000, root: bool = False
+) -> Interval:
+    """`interval` of anything that is a mean over images: of (S, I) values, or influence values, one row a seed.
+
+    Args:
+        values: (S, I); their mean is the estimate.
+        rng: As `interval`, like what follows.
+        level: Coverage aimed at.
+        resamples: Number of resamples.
+        root: Whether they are influence values of the root of a mean.
+    """
+    check_options(level, resamples)
     none = _without_bounds(values)
     if none is not None:
         return none
     seeds, images = values.shape
     split, tail = _two_way(values), (1 - level) / 2
     by_t = _t_isf(tail, images - 1)
-    resampled = _image_quantiles(np.sort(values.mean(axis=0)), metric == "rmse", rng, level, resamples)
+    resampled = _image_quantiles(np.sort(values.mean(axis=0)), root, rng, level, resamples)
     below, above = (max(value, by_t) for value in resampled or (by_t, by_t))
     low, high = split.mean - split.distance(tail, below), split.mean + split.distance(tail, above)
     over_images = "t" if resampled is None else "bootstrap-t"
     method = f"seeds (t) x images ({over_images})" if seeds > 1 else f"images only ({over_images}): 1 seed"
-    return Interval(split.mean, low if metric == "bias" else max(low, 0.0), high, method, seeds, images)
+    return Interval(split.mean, low, high, method, seeds, images)
 
 
 def seed_interval(scores: npt.ArrayLike, *, level: float = 0.95, kind: Literal["mean", "single"] = "mean") -> Interval:
@@ -247,8 +266,20 @@ def compare(
             " images): keep the seeds and images that both have, in the same order"
         )
     values = _values(metric, a, true) - _values(metric, b, true)
-    seeds, images = values.shape
     gap = _values("mae", a, true).mean(axis=0) - _values("mae", b, true).mean(axis=0)
+    return compare_values(values, gap, level=level)
+
+
+def compare_values(values: Array, gap: Array, *, level: float = 0.95) -> Comparison:
+    """`compare` of anything that is a mean over images.
+
+    Args:
+        values: (S, I) differences of the values, or influence values, first minus second.
+        gap: (I,) per image, how much worse the first is: what wins and Wilcoxon's test are taken of.
+        level: As `compare`.
+    """
+    check_options(level)
+    seeds, images = values.shape
     wins = float(np.mean(np.sign(-gap)) / 2 + 0.5)
     p_images = float(stats.wilcoxon(gap).pvalue) if np.isfinite(wins) and np.any(gap) else np.nan
     none = _without_bounds(values)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.measured import Comparisons, Measured, Sample
+from reports.measured import Compared, Comparisons, Measured
 from reports.protocol import protocol_hash
 
 __all__ = ["failures_caption", "reading", "recipe_words", "setting_title", "terms_caption"]
@@ -57,7 +57,7 @@ def failures_caption(measured: Measured) -> tuple[str, ...]:
     return ((f"Of {int(states.sum())} runs {words}.",) if missing else ()) + trials
 
 
-def reading(samples: Mapping[str, Sample], comparisons: Comparisons) -> tuple[str, ...]:
+def reading(samples: Mapping[str, Compared], comparisons: Comparisons) -> tuple[str, ...]:
     """How the numbers are to be read."""
     counts = [len(sample.seeds) for sample in samples.values()]
     if max(counts, default=0) < 2:

@@ -99,6 +99,14 @@ class Recorded:
         frame: pd.DataFrame = self._place(run_id, eval_id)[0].curve.to_pandas()
         return frame
 
+    def curves(self) -> pd.DataFrame:
+        """The rows that `Store.curves` gives for all measurements of places of finished runs."""
+        found = [pd.DataFrame({"run_id": [], "eval_id": []})]
+        for run_id, run in self.runs.items():
+            for eval_id in run.places if run.entry.state == "done" else ():
+                found.append(self.curve(run_id, eval_id).assign(run_id=run_id, eval_id=eval_id))
+        return pd.concat(found[1:] or found, ignore_index=True)
+
     def _place(self, run_id: str, eval_id: str) -> tuple[places.Places, Localisation]:
         run = self.runs.get(run_id)
         if run is None or eval_id not in run.places:

@@ -325,9 +325,9 @@ class Store:
         """One row for every finished run, measurement of places, and radius.
 
         Columns: `run_id`, `eval_id`, `localizer` (its name), `localizer_params` (JSON text), `selection`, `split`,
-        `radius`, `main` (whether this radius chose the threshold), `threshold`, `threshold_from`, `images`, `epoch`, `localisation_version`,
-        `tp`, `fp`, `fn`, `precision`, `recall`, `f1`, `ap`, `error`, and `count_mae`, `count_rmse`, `count_nae`,
-        `count_bias` of the number of points.
+        `radius`, `main` (whether this radius chose the threshold), `threshold`, `threshold_from`, `images`, `epoch`,
+        `localisation_version`, `tp`, `fp`, `fn`, `precision`, `recall`, `f1`, `ap`, `error`, and `count_mae`,
+        `count_rmse`, `count_nae`, `count_bias` of the number of points.
 
         Args:
             run_ids: Restrict to these runs.
@@ -363,6 +363,19 @@ class Store:
                     rows = folder.points(eval_id, ["id", "true", "predicted", f"tp_{radius}"])
                     rows = rows.rename(columns={f"tp_{radius}": "tp"})
                     found.append(rows.assign(run_id=run_id, eval_id=eval_id, radius=radius)[list(names)])
+        return pd.concat(found[1:] or found, ignore_index=True)
+
+    def curves(self, localisations: Iterable[tuple[str, str]], problems: list[str] | None = None) -> pd.DataFrame:
+        """The curves over thresholds of many measurements of places, with `run_id` and `eval_id`.
+
+        Args:
+            localisations: Pairs of run id and evaluation id.
+            problems: See `images`.
+        """
+        found = [pd.DataFrame({"run_id": [], "eval_id": []})]
+        for run_id, eval_id in localisations:
+            with _noting(problems):
+                found.append(self.run(run_id).curve(eval_id).assign(run_id=run_id, eval_id=eval_id))
         return pd.concat(found[1:] or found, ignore_index=True)
 
     def histories(self, run_ids: Iterable[str], problems: list[str] | None = None) -> pd.DataFrame:

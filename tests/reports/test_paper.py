@@ -40,7 +40,7 @@ def test_table4_measured_beside_published(tmp_path: Path) -> None:
 def test_no_published_number_stands_in_a_measured_column(tmp_path: Path) -> None:
     found = measured(fake_store(tmp_path, ("pml",), [0]))
     values = set(published()["value"].dropna()) | set(published()["slides"].dropna())
-    for table in (paper.table2(found), paper.table3(found), paper.table4(found)):
+    for table in (paper.table2(found), paper.table4(found)):
         for row in table.rows:
             for column, one in zip(table.columns, row.cells, strict=True):
                 if column.kind == "measured":
@@ -60,13 +60,6 @@ def test_table2_has_every_system(tmp_path: Path) -> None:
     corrected = cell(table, wrong, "shanghaitech_a", "MAE", "published")
     assert corrected.value == 110.2
     assert "the slides print 232.5" in corrected.notes[0]
-
-
-def test_table3_is_published_only(tmp_path: Path) -> None:
-    table = paper.table3(measured(fake_store(tmp_path, ("pml",), [0])))
-    assert len(table.rows) == 9
-    assert cell(table, "PML(HRNet)+OTM", "", "F1", "published").text == "0.802"
-    assert cell(table, "PML(HRNet)+OTM", "", "F1").text == "not run"
 
 
 def test_variants_and_solvers(tmp_path: Path) -> None:

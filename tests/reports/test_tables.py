@@ -239,9 +239,9 @@ def test_comparisons_are_corrected_over_the_table(tmp_path: Path) -> None:
     for _, family in found.table.groupby("metric"):
         assert len(family) == 6
         np.testing.assert_allclose(family["p_holm"], stats.holm(family["p"].to_numpy()))
-    assert found.lower("x", "mae", "a", "c") is True
-    assert found.lower("x", "mae", "c", "a") is False
-    assert found.lower("x", "mae", "a", "zzz") is None
+    assert found.better("x", "mae", "a", "c") is True
+    assert found.better("x", "mae", "c", "a") is False
+    assert found.better("x", "mae", "a", "zzz") is None
     assert found.pairs == 6
 
 
@@ -250,7 +250,7 @@ def test_losses_without_common_seeds_are_not_separated() -> None:
     a = Sample(np.tile(true, (2, 1)), true, (0, 1), ("a", "b"))
     b = Sample(np.tile(true * 3, (2, 1)), true, (2, 3), ("c", "d"))
     found = Comparisons({"": {"a": a, "b": b}})
-    assert found.lower("", "mae", "a", "b") is None
+    assert found.better("", "mae", "a", "b") is None
     assert set(found.table["seeds"]) == {0}
 
 

@@ -134,11 +134,12 @@ def test_merged_studies_are_as_if_from_one_store(base: Path, tmp_path: Path) -> 
     merge(parts[::-1], tmp_path / "merged", "m", mismatches=nothing_wrong)
     for name in ALL_FILES:
         assert (tmp_path / "merged" / name).read_bytes() == (base / "study" / name).read_bytes()
-    frame, images, history, places, hits = read_all(parts)
+    frame, images, history, places, hits, curves = read_all(parts)
     assert (len(frame), images["run_id"].nunique(), history["run_id"].nunique()) == (2, 2, 2)
     pd.testing.assert_frame_equal(places, store.localisations(), check_exact=True)
     pairs = [(run.run_id, run.localisations()[0].localisation.eval_id) for run in store.runs()]
     pd.testing.assert_frame_equal(hits, store.hits(pairs, ["4px", "sigma_l"]), check_exact=True)
+    pd.testing.assert_frame_equal(curves, store.curves(pairs), check_exact=True)
     edit_runs(parts[0], put(0, "localisations", 0, "seconds", 7.0))
     with pytest.raises(RecordedError, match=r"differs: localisations\..*\.seconds is 0.5 there and 7.0 here"):
         merge([base / "study", parts[0]], tmp_path / "n", "n", mismatches=nothing_wrong, allow_identical=True)
