@@ -97,6 +97,7 @@ def _parser() -> _Parser:
     _add_store(commands)
     _add_report(commands)
     _add_predict(commands)
+    _add_evaluate(commands)
     _add_data(commands)
     _add_results(commands)
     _add_doctor(commands)
@@ -159,6 +160,10 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
             "--select", nargs="+", choices=("val", "last", "test_oracle"), dest="selections",
             help="which epoch's weights are measured (default: val)",
         )  # fmt: skip
+        axes.add_argument(
+            "--localizers", nargs="+", metavar="LOC", help="score where people are: lm, otm, proposals (default: none)"
+        )
+        axes.add_argument("--radii", nargs="+", metavar="R", help="distances that are a hit: 4 8 sigma_l 0.5head 1:100")
         recipe = run.add_argument_group("how it is trained")
         recipe.add_argument("--recipe", choices=("shared", "official", "tuned"), help="see `benchmark list recipes`")
         recipe.add_argument("--budget", type=int, metavar="N", help="trials of the tuned recipe, for every loss (9)")
@@ -199,7 +204,7 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _add_store(commands: argparse._SubParsersAction[_Parser]) -> None:
     listing = _command(commands, "list", "benchmark.inspect:list_things", "list the runs of a store, or what there is")
-    things = ("runs", "losses", "backbones", "datasets", "noises", "studies", "recipes")
+    things = ("runs", "losses", "backbones", "datasets", "localizers", "noises", "studies", "recipes")
     listing.add_argument("what", nargs="?", default="runs", choices=things)
     status = _command(commands, "status", "benchmark.inspect:status", "how many runs are done, failed, unfinished")
     for command in (listing, status):
@@ -207,18 +212,40 @@ def _add_store(commands: argparse._SubParsersAction[_Parser]) -> None:
         command.add_argument("--json", action="store_true", help="for machines")
 
 
-_PREDICT = """Images are resized by the rule and scale of the run's own dataset, whatever
---dataset says, and padded and counted as when the run was measured. Small ones
-are padded. No annotation is read. Exit status: 1 if an image could not be read
-(the others are done), 2 if the command could not be carried out.
+_PREDICT = """CHECKPOINT is a run's id in the store (-o) or how it begins, or the path of a
+run's folder, or of a weights file in it (model_val.safetensors).
 
-formats: table; csv (id,count,path) and json (with the points of a point loss,
-pixels of the image file), all digits; nwpu: lines of "id count", 4 decimals,
-for the evaluation server of NWPU-Crowd, as the authors' sample code prints
-them. The server could not be tested.
+Images are resized by the rule and scale of the run's own dataset, whatever
+--dataset says, and padded and counted as when the run was measured. No
+annotation is read. Photos are turned upright by their EXIF orientation (unless
+--as-stored), images of a --split are not; coordinates are pixels of the image
+as it was predicted. Images of more than 150 million pixels are refused
+(CROWD_MAX_PIXELS raises that). Exit status: 1 if an image could not be read or
+a video breaks off (the rest is done), 2 if the command could not be carried
+out, 130 after Ctrl-C (what was done is written).
+
+points: a point loss gives its own; a density gives them through --localizer.
+Its threshold is the one in brackets, else the one chosen on the validation
+split when the run was scored, else the published one. The count is the
+network's own, however many points a localizer finds.
+
+tiles: with --tile the network sees the prepared image in squares of PX pixels,
+of which only the inner part is kept, --tile-margin pixels from each cut: its
+memory then depends on PX alone. Networks look farther than any margin, so
+counts differ slightly from one pass over the image.
+
+formats: table; csv (id,count,path; of a video also frame,seconds) and json
+(with points and scores), all digits; nwpu: lines of "id count", 4 decimals,
+and nwpu-points: lines of "id n x y x y ...", rounded, for the evaluation
+servers of NWPU-Crowd, as the authors' sample code prints them. The servers
+could not be tested. --points writes .csv (image,x,y,score; an image without
+people is a row with its id alone), .json as above, or .txt (nwpu-points).
 
 examples:
   benchmark predict 3f2a photo.jpg more/ --format csv --out counts.csv
+  benchmark predict 3f2a photos/ --localizer otm --overlay pictures --points points.csv
+  benchmark predict runs/3f2a0c11d2e4b596/model_last.safetensors street.mp4 --fps 2 --overlay pictures
+  benchmark predict 3f2a panorama.jpg --tile 1024
   benchmark predict 3f2a --dataset nwpu --split hidden --data-root ~/data --format nwpu --out submission.txt"""
 
 
@@ -231,7 +258,7 @@ _REPORT = """examples:
 
 def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     report = _command(commands, "report", "benchmark.report:report", "make tables and a page of a store", _REPORT)
-    names = ("comparison", "table2", "table3", "table4", "noise", "cost", "custom", "coverage")
+    names = ("comparison", "localisation", "table2", "table3", "table4", "noise", "cost", "custom", "coverage")
     report.add_argument(
         "table", nargs="?", choices=names, metavar="TABLE",
         help=f"one table ({', '.join(names)}); without: the page, with all of them and the figures",
@@ -252,9 +279,9 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     )  # fmt: skip
     one.add_argument("--out", type=Path, metavar="FILE", help="write it there")
     one.add_argument(
-        "--metrics", nargs="+", metavar="METRIC", help="mae, rmse, nae, bias; table3: f1, precision, recall"
+        "--metrics", nargs="+", metavar="METRIC", help="mae, rmse, nae, bias; of places: f1, precision, recall"
     )
-    one.add_argument("--dataset", default="ucf_qnrf", help="of table4 (default: ucf_qnrf, the paper's)")
+    one.add_argument("--dataset", help="of table3 and table4 (default: the paper's, nwpu and ucf_qnrf)")
     one.add_argument("--rows", default="label", metavar="FIELD", help="of a custom table (default: label, the loss)")
     one.add_argument("--columns", default="dataset", metavar="FIELD", help="of a custom table (default: dataset)")
     page = report.add_argument_group("the page")
@@ -265,25 +292,86 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
-    text = "count the people in images with a finished run's weights"
+    text = "count and locate the people in images and videos with a finished run's weights"
     predict = _command(commands, "predict", "benchmark.predict:predict", text, _PREDICT)
-    predict.usage = "benchmark predict RUN [IMAGE|FOLDER ...] [options]"
+    predict.usage = "benchmark predict CHECKPOINT [IMAGE|FOLDER|VIDEO ...] [options]"
     predict.gathers = "images"
-    predict.add_argument("run", metavar="RUN", help="the run's id, or how it begins; `benchmark list` shows them")
+    predict.add_argument("run", metavar="CHECKPOINT", help="a run, see below; `benchmark list` shows them")
     predict.add_argument(
-        "images", nargs="*", metavar="IMAGE|FOLDER", help="image files (JPEG, PNG, BMP, WebP), or folders of them"
-    )
+        "images", nargs="*", metavar="IMAGE|FOLDER|VIDEO",
+        help="image files (JPEG, PNG, BMP, WebP), folders of them, or videos (MP4, AVI, MOV, MKV, WebM, ...)",
+    )  # fmt: skip
     predict.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
-    predict.add_argument(
-        "--select", choices=("val", "last"), default="val", help="which epoch's weights are used (default: val)"
-    )
-    predict.add_argument("--format", choices=("table", "csv", "json", "nwpu"), default="table", help="default: table")
-    predict.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
+    predict.add_argument("--select", choices=("val", "last"), help="which epoch's weights are used (default: val)")
     predict.add_argument("--split", help="instead of images: this split of the dataset (train, val, test, hidden)")
     predict.add_argument("--dataset", metavar="DATA", help="of the split, parameters in brackets (default: the run's)")
     predict.add_argument("--data-root", type=Path, help="folder of the datasets (default: $CROWD_DATA, ./data)")
-    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    predict.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, as runs have)")
+    predict.add_argument("--as-stored", action="store_true", help="leave photos as stored, whatever their EXIF says")
+    what = predict.add_argument_group("what is given")
+    what.add_argument(
+        "--localizer", metavar="NAME", help="how points are found: lm, otm, proposals, 'lm[rule=fidtm,threshold=0.4]'"
+    )
+    forms = ("table", "csv", "json", "nwpu", "nwpu-points")
+    what.add_argument("--format", choices=forms, default="table", help="of the counts (default: table)")
+    what.add_argument("--out", type=Path, metavar="FILE", help="write them there instead of printing")
+    what.add_argument("--points", type=Path, metavar="FILE", help="write the points there: .csv, .json or .txt")
+    what.add_argument(
+        "--overlay", type=Path, metavar="FOLDER", help="draw density and points on each image (videos: an MP4)"
+    )
+    what.add_argument(
+        "--overlay-size", type=int, default=2000, metavar="PX", help="longer side of the pictures at most (2000)"
+    )
+    what.add_argument("--overlay-format", choices=("jpg", "png"), default="jpg", help="of the pictures (default: jpg)")
+    how = predict.add_argument_group("how it is predicted")
+    how.add_argument("--every", type=int, metavar="N", help="of a video: each N-th frame (default: 1, all)")
+    how.add_argument("--fps", type=float, metavar="F", help="of a video: about F frames a second")
+    how.add_argument("--tile", type=int, metavar="PX", help="predict large images in tiles of this side")
+    how.add_argument("--tile-margin", type=int, metavar="PX", help="context around a tile (default: 128)")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    how.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1, as runs have)")
+
+
+_EVALUATE = """files, told apart by what is in them; (x, y) in pixels of the stored images:
+  text   id n, then n times: x y sigma_s sigma_l level (annotation, or x y), or
+         x y [score] (prediction); one line an image, as NWPU-Crowd and FIDTM
+  CSV    image,x,y[,score]; annotation: image,x,y[,sigma_s,sigma_l][,level]
+         [,x1,y1,x2,y2]; an image without people: empty.jpg,,
+  JSON   {"id": [[x, y], ...]}, or what `benchmark predict --format json` writes
+
+--out FOLDER writes the tables, figures (precision and recall, F1 of sparse and
+dense images) and images.csv; with --images the worst, the median and the best
+image with false alarms and misses. --out FILE writes the tables alone.
+
+examples:
+  benchmark evaluate --pred points.txt --gt val_gt_loc.txt
+  benchmark evaluate --pred points.csv --gt heads.csv --thresholds 4 8 1:100 --out scored
+  benchmark evaluate --pred B_pred.txt --gt heads.json --ids lexicographic --out scored --images test/images"""
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    text = "score predicted points against annotated heads"
+    evaluate = _command(commands, "evaluate", "benchmark.evaluate:evaluate", text, _EVALUATE)
+    evaluate.add_argument("--pred", type=Path, required=True, metavar="FILE", help="the predictions")
+    evaluate.add_argument("--gt", type=Path, required=True, metavar="FILE", help="the annotation")
+    evaluate.add_argument(
+        "--thresholds", nargs="+", metavar="RADIUS",
+        help="pixels (8), sigma_s, sigma_l, a share of the head's size (0.5head), a range to average over (1:100); "
+        "default: sigma_s sigma_l where the annotation has them, else 4 8",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--ids", choices=("own", "lexicographic"), default="own",
+        help="lexicographic: the predictions number the images in the order of their names (IMG_1, IMG_10, IMG_2)",
+    )  # fmt: skip
+    evaluate.add_argument("--names", type=Path, metavar="FOLDER|LIST", help="of these images (default: the annotation)")
+    evaluate.add_argument(
+        "--missing", choices=("error", "empty", "skip"), default="error",
+        help="annotated images without prediction: refuse (default), nobody was found there, or leave them out",
+    )  # fmt: skip
+    formats = ("terminal", "markdown", "csv", "latex", "latex-table", "html", "json")
+    evaluate.add_argument("--format", choices=formats, help="default: that of the ending of --out, else terminal")
+    evaluate.add_argument("--out", type=Path, metavar="FOLDER|FILE", help="write there")
+    evaluate.add_argument("--images", type=Path, metavar="FOLDER", help="of the images, to draw on")
+    evaluate.add_argument("--json", action="store_true", help="print all numbers for machines")
 
 
 def _add_data(commands: argparse._SubParsersAction[_Parser]) -> None:
