@@ -293,7 +293,7 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "count and locate the people in images and videos with a finished run's weights"
-    predict = _command(commands, "predict", "benchmark.predict:predict", text, _PREDICT)
+    predict = _command(commands, "predict", "benchmark.prediction.command:predict", text, _PREDICT)
     predict.usage = "benchmark predict CHECKPOINT [IMAGE|FOLDER|VIDEO ...] [options]"
     predict.gathers = "images"
     predict.add_argument("run", metavar="CHECKPOINT", help="a run, see below; `benchmark list` shows them")
@@ -350,7 +350,7 @@ examples:
 
 def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
     text = "score predicted points against annotated heads"
-    evaluate = _command(commands, "evaluate", "benchmark.evaluate:evaluate", text, _EVALUATE)
+    evaluate = _command(commands, "evaluate", "benchmark.evaluation.command:evaluate", text, _EVALUATE)
     evaluate.add_argument("--pred", type=Path, required=True, metavar="FILE", help="the predictions")
     evaluate.add_argument("--gt", type=Path, required=True, metavar="FILE", help="the annotation")
     evaluate.add_argument(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmark.predict_draw import Drawing, draw, per_area, top_of
-from benchmark.predict_inputs import Clip, Source
-from benchmark.predict_text import Counted, Spool
-from benchmark.predict_video import Film, Frame, Video
+from benchmark.prediction.draw import Drawing, draw, per_area, top_of
+from benchmark.prediction.inputs import Clip, Source
+from benchmark.prediction.text import Counted, Spool
+from benchmark.prediction.video import Film, Frame, Video
 from benchmark.show import progress_console
 from results.atomic import replacing
 from runners.counter import NonFiniteLossError

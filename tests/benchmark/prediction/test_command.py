@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from benchmark import predict_inputs
 from benchmark.cli import main
+from benchmark.prediction import inputs as predict_inputs
 from results.spec import EvaluationSpec
 from results.store import Store
 from runners.data.datasets.nwpu import Nwpu

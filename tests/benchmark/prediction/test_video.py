@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from benchmark.cli import main
-from benchmark.predict_draw import top_of
-from benchmark.predict_video import Film, Video, silent_opencv
+from benchmark.prediction.draw import top_of
+from benchmark.prediction.video import Film, Video, silent_opencv
 from runners.data.reading import DataError, read_image
 from runners.predict import Predictor
 from tests.runners.trained import Trained, train
@@ -203,8 +203,8 @@ def test_the_colours_of_a_film_have_one_scale(
         ends.append(top)
         return pixels
 
-    monkeypatch.setattr("benchmark.predict_work.top_of", spy)
-    monkeypatch.setattr("benchmark.predict_work.draw", drawn)
+    monkeypatch.setattr("benchmark.prediction.work.top_of", spy)
+    monkeypatch.setattr("benchmark.prediction.work.draw", drawn)
     path, other = (video(tmp_path / f"{name}.avi", crowd(trained, 4)) for name in ("a", "b"))
     assert predict(trained, path, other, "--overlay", tmp_path / "films") == 0
     assert ends == [1, 2, 3, 3, 2, 3, 3, 3]

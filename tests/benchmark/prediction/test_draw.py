@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import colormaps
 
-from benchmark.predict_draw import Drawing, PerArea, draw, nice, per_area, top_of
+from benchmark.prediction.draw import Drawing, PerArea, draw, nice, per_area, top_of
 
 GREY = np.full((200, 300, 3), 128, np.uint8)
 

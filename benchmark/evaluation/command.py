@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from benchmark.evaluate_tables import counts_table, levels_tables, scores_table
+from benchmark.evaluation.tables import counts_table, levels_tables, scores_table
 from benchmark.show import console
 from reports import render
 from reports.table import Table
@@ -225,7 +225,7 @@ def _write_folder(
     tables: Sequence[Table],
 ) -> None:
     """Tables in three formats, figures, and the counts of every image."""
-    from benchmark.evaluate_images import examples
+    from benchmark.evaluation.images import examples
     from reports import plots_localisation as plots
     from reports.plots import save
 

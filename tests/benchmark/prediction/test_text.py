@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.predict_text import Counted, Origin, Spool, rendered, write_points
+from benchmark.prediction.text import Counted, Origin, Spool, rendered, write_points
 from runners.metrics.point_files import read_predictions
 from tests.reports.fake_store import fake_spec
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from benchmark.predict_inputs import Clip, Source, checkpoint, named, read_upright
+from benchmark.prediction.inputs import Clip, Source, checkpoint, named, read_upright
 from results.store import Store, StoreError
 from tests.reports.fake_store import add_run, fake_spec
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.names import Choice, parse_choice
-from benchmark.predict_inputs import Clip, Source, check_numbered, checkpoint, listed, meant_data, named, repeated
-from benchmark.predict_text import Counted, Origin, Spool, rendered, write, write_points
+from benchmark.prediction.inputs import Clip, Source, check_numbered, checkpoint, listed, meant_data, named, repeated
+from benchmark.prediction.text import Counted, Origin, Spool, rendered, write, write_points
 from results.atomic import replacing
 from results.store import RunFolder
 
@@ -45,7 +45,7 @@ def predict(options: argparse.Namespace) -> int:
     )
     official = data is not None and (data.name, options.split) == ("nwpu", "hidden")
     _check_outputs(options, media, official)
-    from benchmark.predict_work import Pictures, Work
+    from benchmark.prediction.work import Pictures, Work
     from benchmark.run import devices_of
     from runners.predict import Predictor
 

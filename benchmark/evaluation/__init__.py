@@ -1,0 +1,1 @@
+"""`benchmark evaluate`: predicted points against ground truth."""

@@ -1,0 +1,1 @@
+"""`benchmark predict`: counts, points and pictures of images, folders and videos."""
