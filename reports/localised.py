@@ -18,7 +18,7 @@ from reports.shares import Share
 from reports.stats import Comparison, Interval
 from results.store import Store
 
-__all__ = ["Localised", "PlaceSample", "shown_radii"]
+__all__ = ["SWEEP", "Localised", "PlaceSample", "shown_radii"]
 
 SWEEP = 8
 """More radii than this are a sweep, of which tables show the main one only."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from losses.discovery import check_known
 from reports.cells import METRIC_NAMES, measured_cells, plain_cell
-from reports.localised import Localised, PlaceSample, shown_radii
+from reports.localised import SWEEP, Localised, PlaceSample, shown_radii
 from reports.measured import Comparisons
 from reports.protocol import check_comparable, protocol_hash
 from reports.shares import SHARES
@@ -27,7 +27,8 @@ def by_setting(localised: Localised) -> list[Localised]:
     Raises:
         ValueError: If nothing was measured of places.
     """
-    rows = localised.rows[localised.has_hits(localised.rows) | localised.rows["f1"].isna()]
+    read = localised.rows.assign(read=localised.has_hits(localised.rows))  # of a sweep, at the main radius only
+    rows = localised.rows[read.groupby(["run_id", "eval_id"])["read"].transform("any")]
     if rows.empty:
         raise ValueError("no run has scores of places; `benchmark run ... --localizers lm otm` makes them")
     terms = zip(protocol_hash(rows, APART), rows["scoring"], strict=True)
@@ -60,6 +61,8 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     places = [(radius, metrics[0]) for radius in radii if radius != main] + [(main, metric) for metric in metrics]
     columns = [Column("seeds")]
     columns += [Column(METRIC_NAMES[metric], radius_words(radius)) for radius, metric in places]
+    swept = _swept(rows)
+    columns += [Column(METRIC_NAMES[metric], f"mean {swept}") for metric in metrics if swept]
     columns += [Column("AP", radius_words(main)), Column("error px", radius_words(main)), Column("count MAE")]
     columns += [Column("threshold")]
     body = []
@@ -73,6 +76,7 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
                 (
                     Cell(str(seeds), seeds),
                     *(cells[metric][radius].get(system, Cell("–")) for radius, metric in places),
+                    *(plain_cell(own.groupby("run_id")[metric].mean(), 3) for metric in metrics if swept),
                     plain_cell(chosen["ap"], 3), plain_cell(chosen["error"], 1), plain_cell(chosen["count_mae"], 1),
                     _threshold(chosen["threshold"]),
                 ),
@@ -87,6 +91,12 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
         rows=tuple(body),
         caption=(*terms_caption(rows, APART), *scoring_caption(rows, main), *reading(merged, comparisons)),
     )
+
+
+def _swept(rows: pd.DataFrame) -> str:
+    """`1 to 100 px`: the radii of a sweep, whose mean is shown as is published for UCF-QNRF; empty if it is none."""
+    radii = list(dict.fromkeys(rows["radius"]))
+    return f"{radii[0].removesuffix('px')} to {radius_words(radii[-1])}" if len(radii) > SWEEP else ""
 
 
 def _samples(localised: Localised, rows: pd.DataFrame) -> dict[str, PlaceSample]:

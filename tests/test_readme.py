@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import losses
-from runners import backbones, data
+from runners import backbones, data, localizers
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -28,7 +28,7 @@ def test_the_training_loop_works_as_printed() -> None:
     assert torch.isfinite(weight.grad).all()
 
 
-@pytest.mark.parametrize("name", [*losses.names(), *backbones.names(), *data.names()])
+@pytest.mark.parametrize("name", [*losses.names(), *backbones.names(), *data.names(), *localizers.names()])
 def test_everything_has_its_place(name: str) -> None:
     assert f"`{name}`" in README
 

@@ -90,7 +90,13 @@ def test_a_sweep_shows_its_main_radius(tmp_path: Path) -> None:
     for run in store.runs():
         add_places(store, run.spec(), "lm", radii=tuple(f"{px}px" for px in range(1, 21)))
     (table,) = located_tables(read(store)[1])
-    assert {column.group for column in table.columns} == {"", "20 px"}
+    assert {column.group for column in table.columns} == {"", "20 px", "mean 1 to 20 px"}
+    means = [
+        sum(scores["f1"] or 0.0 for scores in one.scores.values()) / 20
+        for run in store.runs()
+        for one in run.localisations()
+    ]
+    assert cell(table, "pml + lm", "mean 1 to 20 px", "F1").value == pytest.approx(sum(means) / 2)
 
 
 def test_nothing_measured_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
