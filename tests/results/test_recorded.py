@@ -302,9 +302,10 @@ def test_merge_asks_the_protocol(halves: tuple[Path, Path], tmp_path: Path, caps
 def test_a_report_reads_several_studies(halves: tuple[Path, Path], tmp_path: Path) -> None:
     from benchmark.recorded import read_all
 
-    frame, images, history, places, hits = read_all(halves)
+    frame, images, history, places, hits, curves = read_all(halves)
     assert places.empty
     assert hits.empty
+    assert curves.empty
     whole = read(tmp_path / "all")
     expected = (whole.frame(), whole.images(), whole.histories())
     for one, other in zip((frame, images, history), expected, strict=True):
