@@ -49,7 +49,8 @@ def status(options: argparse.Namespace) -> int:
 
     store = Store(options.output)
     states = {run.run_id: run.state() for run in store.runs()}
-    failed = {run_id: store.run(run_id).failure().reason for run_id, state in states.items() if state == "failed"}
+    folders = {run_id: store.run(run_id) for run_id in states}
+    failed = {run_id: folder.failure().reason for run_id, folder in folders.items() if folder.has_failure()}
     counts = Counter(states.values())
     if options.json:
         _dump({"output": str(store.root), "runs": len(states), **counts, "failures": failed})

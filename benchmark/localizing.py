@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 
 from benchmark.names import split_choices
 from benchmark.plan import PlanError
 from benchmark.study import Study
 from results.spec import LocalisationSpec, RunSpec
 
-__all__ = ["check", "localisations", "unfit", "wanted"]
+__all__ = ["check", "check_boxes", "localisations", "unfit", "wanted"]
 
 
 def check(study: Study) -> None:
@@ -34,11 +36,33 @@ def check(study: Study) -> None:
         raise PlanError(str(error)) from error
 
 
+def check_boxes(study: Study, runs: Iterable[RunSpec], data_root: Path | None) -> None:
+    """Refuses radii of head boxes on data without boxes, which else would be found out after training.
+
+    Raises:
+        PlanError: If an annotation has none.
+    """
+    from runners import data
+    from runners.metrics.localisation import parse_radii
+
+    for run in {json.dumps([r.dataset, r.dataset_params]): r for r in runs}.values():
+        found = localisations(study, run)
+        boxed = [radius.name for spec in found[:1] for radius in parse_radii(spec.radii) if radius.kind != "px"]
+        if boxed:
+            dataset = data.build(run.dataset, root=data_root, **run.dataset_params)
+            annotations = map(dataset.read_annotation, dataset.entries("test"))
+            first = next((annotation for annotation in annotations if len(annotation.points)), None)
+            if first is not None and first.boxes is None:
+                raise PlanError(
+                    f"radius {boxed[0]} needs head boxes, and {run.dataset} has none; name pixels: --radii 4 8"
+                )
+
+
 def localisations(study: Study, run: RunSpec) -> tuple[LocalisationSpec, ...]:
     """What is measured of a run: every fitting localizer for every selection rule, on test.
 
-    Radii are the study's, else the dataset's own; the threshold is chosen at the dataset's main radius where that is
-    one of them, else at the last one.
+    Radii are the study's, else the dataset's own. The threshold is chosen at the dataset's main radius where that was
+    named, else at the last one that was; ranges come last.
     """
     if not study.localizers:
         return ()
@@ -49,21 +73,30 @@ def localisations(study: Study, run: RunSpec) -> tuple[LocalisationSpec, ...]:
     reads = losses.load(run.loss).reads
     dataset = data.load(run.dataset)
     radii = tuple(study.radii) or dataset.radii
-    names = [radius.name for radius in parse_radii(radii)]
-    main = dataset.main_radius if dataset.main_radius in names else names[-1]
+    words = [word for word in radii if ":" not in word]
+    named = [radius.name for radius in parse_radii(words)] if words else []
+    ranges = [word for word in radii if ":" in word]
+    main = _main(dataset.main_radius, named, [radius.name for radius in parse_radii(radii)])
     return tuple(
         LocalisationSpec(
             selection=selection,
             localizer=choice.name,
             params=localizers.defaults(choice.name) | choice.params,
             version=localizers.load(choice.name).version,
-            radii=radii if any(":" in text for text in radii) else tuple(names),
+            radii=(*named, *ranges),
             main=main,
         )
         for selection in study.selections
         for choice in split_choices(study.localizers)
         if localizers.load(choice.name).reads == reads
     )
+
+
+def _main(own: str, named: list[str], every: list[str]) -> str:
+    """The radius that chooses thresholds: the dataset's own if it may, else the last that was named or brought in."""
+    if named:
+        return own if own in named else named[-1]
+    return own if own in every else every[-1]
 
 
 def wanted(study: Study, runs: Iterable[RunSpec]) -> set[tuple[str, str]]:

@@ -26,7 +26,8 @@ from results.store import Store, StoreError
 
 __all__ = ["Found", "find", "localised_in", "measured_in", "report"]
 
-_PLACES = ("localizer", "localizer_label", "radius", "system", "scoring", "threshold_from")
+_PLACES: tuple[str, ...] = ("localizer", "localizer_label", "radius", "system", "scoring", "threshold_from")
+_PLACES += ("localizer_version", "localisation_version")
 """Fields that only measurements of places have."""
 _SUFFIX = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json", "html": "html", "terminal": "txt"}
 

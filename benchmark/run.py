@@ -71,6 +71,7 @@ def carry_out(options: argparse.Namespace) -> Done | int:
     runs = plan(study, options.data_root)
     store = Store(options.output)
     planned = [item for item in runs if isinstance(item, Planned)]
+    localizing.check_boxes(study, [item.spec for item in planned], options.data_root)
     if options.dry_run:
         _show_plan(options, study, runs, store)
         return 0 if planned else 2
@@ -149,13 +150,15 @@ class _Engine:
         with Matrix(labels) as progress:
             run_jobs(jobs, self._slots(len(jobs)), progress)
 
+    def counting(self) -> _Engine:
+        """The same without localizers, for the trials of a search: they are chosen among by their counts on val."""
+        return _Engine(self.options, self.study.model_copy(update={"localizers": []}), self.store)
+
     def _settled(self, folder: RunFolder) -> str | None:
         """Why a run is not executed: "" if it is complete, a sentence if it must be left alone, None if it is due."""
         state = folder.state()
         if state == "done":
-            complete = all(folder.has_evaluation(evaluation) for evaluation in self.evaluations)
-            places = localizing.localisations(self.study, folder.spec())
-            return "" if complete and all(map(folder.has_localisation, places)) else None
+            return "" if _measured(self.study, folder) else None
         if state == "failed" and not self.options.retry_failed:
             return "failed before; try again with --retry-failed"
         return "is being trained by another process" if state == "running" else None
@@ -186,7 +189,7 @@ def _tune(engine: _Engine, planned: Sequence[Planned], budget: int) -> list[_Tun
     """Trains the trials of every loss with the first seed, and gives each seed the values that were best on val."""
     groups = [list(members) for _, members in groupby(planned, key=_without_seed)]
     trials = [variations(members[0], budget) for members in groups]
-    engine.train([trial for group in trials for trial in group])
+    engine.counting().train([trial for group in trials for trial in group])
     found = []
     for members, group in zip(groups, trials, strict=True):
         search = tuple(_outcome(engine.store.run(trial.spec.run_id), trial) for trial in group)
@@ -259,7 +262,7 @@ def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Plann
     measured = outcome(study, planned, store)
     compared = [(setting, comparison(setting)) for setting in settings(measured)]
     places = localised_in(store, measured, localizing.wanted(study, [item.spec for item in planned]))
-    failures = failures_of(planned, store)
+    failures = failures_of(study, planned, store)
     if options.json:
         rows = [row for setting, table in compared for row in comparison_rows(setting, table)]
         rows = json.loads(pd.DataFrame(rows).to_json(orient="records")) if rows else []  # NaN becomes null
@@ -298,15 +301,23 @@ def outcome(study: Study, planned: Sequence[Planned], store: Store) -> Measured:
     return measured_in(store, frame)
 
 
-def failures_of(planned: Sequence[Planned], store: Store) -> dict[str, str]:
-    """Why runs of the plan are not done: the reason of a failed one, else the state that it was left in."""
+def failures_of(study: Study, planned: Sequence[Planned], store: Store) -> dict[str, str]:
+    """Why runs are not done, or not measured as asked: the reason of a failure, else the state that they are in."""
     found = {}
     for item in planned:
         folder = store.run(item.spec.run_id)
         state = folder.state()
-        if state != "done":
-            found[item.label] = folder.failure().reason if state == "failed" else f"not finished: {state}"
+        if state == "done" and _measured(study, folder):
+            continue
+        word = "trained, but not measured" if state == "done" else f"not finished: {state}"
+        found[item.label] = folder.failure().reason if folder.has_failure() else word
     return found
+
+
+def _measured(study: Study, folder: RunFolder) -> bool:
+    """Whether all measurements that the study asks for were made of a finished run."""
+    counted = all(folder.has_evaluation(EvaluationSpec(selection=rule)) for rule in study.selections)
+    return counted and all(map(folder.has_localisation, localizing.localisations(study, folder.spec())))
 
 
 def _states(planned: Sequence[Planned], store: Store) -> dict[str, State]:

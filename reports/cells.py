@@ -9,6 +9,7 @@ import pandas as pd
 
 from reports.measured import HIGHER, Compared, Comparisons, Sample
 from reports.protocol import protocol_hash
+from reports.shares import SHARES
 from reports.table import Cell, Mark, number
 
 __all__ = [
@@ -55,6 +56,7 @@ def measured_cell(metric: str, sample: Compared) -> Cell:
     if not np.isfinite(scores).all():
         nobody = metric == "nae" and isinstance(sample, Sample) and not sample.true.any()
         what = "nobody is on these images" if nobody else "a prediction is not finite"
+        what = "not defined: no point, or no head" if metric in SHARES else what
         return Cell("–", seeds=len(scores), notes=(what,))
     found = sample.interval(metric)
     sd = float(scores.std(ddof=1)) if len(scores) > 1 else None

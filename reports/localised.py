@@ -18,11 +18,18 @@ from reports.shares import Share
 from reports.stats import Comparison, Interval
 from results.store import Store
 
-__all__ = ["SWEEP", "Localised", "PlaceSample", "shown_radii"]
+__all__ = ["Localised", "PlaceSample", "shown_radii", "swept"]
 
-SWEEP = 8
-"""More radii than this are a sweep, of which tables show the main one only."""
-_WITHIN = ("loss", "loss_params", "loss_version", "head", "localizer", "localizer_params", "eval_id")
+_WITHIN: tuple[str, ...] = (
+    "loss",
+    "loss_params",
+    "loss_version",
+    "head",
+    "localizer",
+    "localizer_params",
+    "localizer_version",
+    "eval_id",
+)
 """What the measurements of one cell share beside their terms."""
 
 
@@ -48,7 +55,7 @@ class PlaceSample:
     _known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def scores(self, share: Share) -> npt.NDArray[np.float64]:
-        """The share of each seed, (S,)."""
+        """The share of each seed, (S,); NaN where it is not defined."""
         return shares.per_seed(share, self.tp, self.predicted, self.true)
 
     def interval(self, share: Share) -> Interval:
@@ -107,10 +114,8 @@ class Localised:
         runs = runs[runs["selection"].notna()].drop_duplicates(["run_id", "selection"])
         texts = {"run_id": object, "selection": object}  # an empty store's columns have another type
         rows = frame.astype(texts).merge(runs.astype(texts), on=["run_id", "selection"], how="inner")
-        pairs = zip(rows["localizer"], rows["localizer_params"], strict=True)
-        labels = [loss_name(name, params, known.get(name)) for name, params in pairs]
-        rows = rows.assign(localizer_label=pd.Series(labels, index=rows.index, dtype=object))
-        rows = rows.assign(scoring=_scoring(rows))
+        rows = rows.assign(localizer_label=pd.Series(_labels(rows, known), index=rows.index, dtype=object))
+        rows = rows.assign(scoring=pd.Series(_scoring(rows), index=rows.index, dtype=object))
         self.rows = rows.assign(system=rows["label"].astype(str) + " + " + rows["localizer_label"].astype(str))
         self.hits = hits[hits["run_id"].isin(self.rows["run_id"])]
         self.curves = pd.DataFrame({"run_id": [], "eval_id": []}) if curves is None else curves
@@ -193,20 +198,42 @@ class Localised:
         return list(zip(*columns, strict=True))
 
 
-def _scoring(rows: pd.DataFrame) -> pd.Series:
-    """`8px of 4px 8px`: how each measurement was scored; of a sweep only its ends."""
-    said = {}
-    for key, own in rows.groupby(["run_id", "eval_id"], sort=False):
-        radii = list(own["radius"])
-        words = " ".join(radii) if len(radii) <= SWEEP else f"{radii[0]} to {radii[-1]}"
-        said[key] = f"{next(iter(own.loc[own['main'].astype(bool), 'radius']), '')} of {words}"
-    keys = zip(rows["run_id"], rows["eval_id"], strict=True)
-    return pd.Series([said[key] for key in keys], index=rows.index, dtype=object)
+def _labels(rows: pd.DataFrame, known: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The localizers as people read them; with the version where a store has a localizer in several."""
+    pairs = zip(rows["localizer"], rows["localizer_params"], strict=True)
+    names = pd.Series(
+        [loss_name(name, params, known.get(name)) for name, params in pairs], index=rows.index, dtype=object
+    )
+    several = rows.groupby("localizer")["localizer_version"].transform("nunique") > 1
+    return [
+        f"{name} (version {version})" if more else name
+        for name, version, more in zip(names, rows["localizer_version"], several, strict=True)
+    ]
+
+
+def _scoring(rows: pd.DataFrame) -> list[str]:
+    """`8px of 4px 8px`: by which radius thresholds were chosen, and which there are."""
+    main = rows[rows["main"].astype(bool)].drop_duplicates("eval_id").set_index("eval_id")["radius"]
+    return [f"{main.get(i, '')} of {radii}" for i, radii in zip(rows["eval_id"], rows["radii"], strict=True)]
+
+
+def swept(radii: str) -> dict[str, list[str]]:
+    """The ranges among the radii that were asked for, as `1:100`, with the names of what they stand for."""
+    ranges = [word.split(":") for word in radii.split() if ":" in word]
+    return {f"{a}:{b}": [f"{px}px" for px in range(int(a), int(b) + 1)] for a, b in ranges}
 
 
 def shown_radii(frame: pd.DataFrame) -> tuple[str, ...]:
-    """The radii of a frame of measurements that stand in tables: all, but of a sweep only the main one."""
+    """The radii of a frame of measurements that stand in tables: the main one, and what no range brought in."""
     found: dict[str, None] = {}
-    for _, rows in frame.groupby(["run_id", "eval_id"], sort=False):
-        found |= dict.fromkeys(rows.loc[rows["main"].astype(bool) | (len(rows) <= SWEEP), "radius"])
+    for radii, rows in frame.groupby("radii", sort=False):
+        hidden = {name for names in swept(str(radii)).values() for name in names} - set(_named(str(radii)))
+        found |= dict.fromkeys(rows.loc[rows["main"].astype(bool) | ~rows["radius"].isin(hidden), "radius"])
     return tuple(found)
+
+
+def _named(radii: str) -> list[str]:
+    """The radii that were asked for by name."""
+    return [
+        word if word.endswith(("px", "head", "_s", "_l")) else f"{word}px" for word in radii.split() if ":" not in word
+    ]

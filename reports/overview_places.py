@@ -15,7 +15,7 @@ from reports.page import Part
 from reports.plots_places import curves_by_loss
 from reports.style import Look, Plot
 from reports.table import Table
-from reports.tables_places import radius_words
+from reports.tables_places import file_name, radius_words
 
 __all__ = ["places"]
 
@@ -85,8 +85,7 @@ def _curves(setting: Localised, looks: Mapping[str, Look], name: str) -> Iterato
         if own["recall"].notna().any():
             words = f"{localizer} at {radius_words(str(own['radius'].iloc[0]))}, {own['split'].iloc[0]}"
             plot = curves_by_loss(own, chosen, looks=looks, words=words)
-            safe = "".join(letter if letter.isalnum() else "_" for letter in str(localizer))
-            yield plot._replace(name=f"curves_{safe}_{name}")
+            yield plot._replace(name=file_name(f"curves_{localizer}_{name}"))
 
 
 def _main(setting: Localised) -> pd.DataFrame:

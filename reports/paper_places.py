@@ -14,7 +14,7 @@ from reports.paper import published_cell
 from reports.protocol import NETWORK, check_comparable
 from reports.shares import SHARES
 from reports.table import Cell, Column, Row, Table
-from reports.tables_places import APART, check_shares, radius_words, scoring_caption
+from reports.tables_places import APART, check_shares, file_name, radius_words, scoring_caption
 from reports.words import failures_caption, reading, terms_caption
 from results.published import published
 
@@ -43,7 +43,7 @@ def table3(measured: Measured, localised: Localised, metrics: Sequence[str] = SH
         localised: What was measured of places; runs on other datasets, or on noisy labels, are left out.
         metrics: f1, precision, recall.
         dataset: With its parameters in brackets, or all of that name. The paper's is NWPU-Crowd as it is (sigma_l); on
-            any other, and at another scale, nothing is published, and only what was measured has a row.
+            any other, at another scale or another radius, nothing is published, and only what was measured has a row.
 
     Raises:
         MixedProtocolError: If a column would mix terms other than the network and the localizer.
@@ -54,7 +54,7 @@ def table3(measured: Measured, localised: Localised, metrics: Sequence[str] = SH
     rows = rows[rows["main"].astype(bool) & localised.has_hits(rows)]
     runs = _of_dataset(measured.runs[measured.runs["noise"] == "none"], dataset)
     names = list(dict.fromkeys(rows["data"])) or [dataset]
-    systems = _published() if names == ["nwpu"] else []
+    systems = _published() if names == ["nwpu"] and set(rows["radius"]) <= {"sigma_l"} else []
     check_comparable(rows, f"localisation on {', '.join(names)}", _NETWORKS, ("localisation_version", "scoring"))
     own = rows.assign(place=[_place(row, systems) for row in rows.to_dict("records")])
     samples: dict[str, PlaceSample] = {
@@ -86,7 +86,7 @@ def table3(measured: Measured, localised: Localised, metrics: Sequence[str] = SH
     )
     stub = "system"
     return Table(
-        f"table3_{_file_name(names)}" if not systems else "table3",
+        "table3" if systems else file_name(f"table3_{'_'.join(names)}"),
         title, stub, tuple(columns), tuple(body), (*caption, *failures_caption(measured)),
     )  # fmt: skip
 
@@ -127,7 +127,3 @@ def _of_dataset(rows: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The rows on a dataset with these parameters; if there are none, on any of that name."""
     exact = rows[rows["data"] == dataset]
     return exact if len(exact) else rows[rows["dataset"] == dataset]
-
-
-def _file_name(names: Sequence[str]) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._=-" else "_" for letter in "_".join(names))

@@ -29,7 +29,7 @@ SHARES: tuple[Share, ...] = get_args(Share)
 
 
 def per_seed(share: Share, tp: npt.ArrayLike, predicted: npt.ArrayLike, true: npt.ArrayLike) -> Array:
-    """The pooled share of each seed, (S,); 0 where nothing could be matched.
+    """The pooled share of each seed, (S,); NaN where it is not defined, as precision without any point.
 
     Args:
         share: f1, precision or recall.
@@ -70,12 +70,12 @@ def compare(
         The comparison; `wins` and `p_images` are of the images' own F1, precision or recall, meaned over seeds.
     """
     values = _influence(share, *a, true) - _influence(share, *b, true)
-    own = [_divided(*_ratio(share, *each, true)).mean(axis=0) for each in (a, b)]
+    own = [_divided(*_ratio(share, *each, true), empty=0.0).mean(axis=0) for each in (a, b)]
     return compare_values(values, own[1] - own[0])
 
 
 def _influence(share: Share, tp: npt.ArrayLike, predicted: npt.ArrayLike, true: npt.ArrayLike) -> Array:
-    """(S, I) influence values; a seed without any point or head has the share 0 on every image."""
+    """(S, I) influence values; NaN for a seed whose share is not defined."""
     part, whole = _ratio(share, tp, predicted, true)
     size = whole.mean(axis=1, keepdims=True)
     ratio = _divided(part.mean(axis=1, keepdims=True), size)
@@ -100,6 +100,7 @@ def _ratio(share: Share, tp: npt.ArrayLike, predicted: npt.ArrayLike, true: npt.
     return (hits, every) if share == "recall" else (2 * hits, points + every)
 
 
-def _divided(part: Array, whole: Array) -> Array:
-    found: Array = np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), 0.0)
+def _divided(part: Array, whole: Array, empty: float = np.nan) -> Array:
+    """The quotient, and `empty` where there is nothing to divide by."""
+    found: Array = np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), empty)
     return found

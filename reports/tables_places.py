@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 
 import pandas as pd
 
 from losses.discovery import check_known
 from reports.cells import METRIC_NAMES, measured_cells, plain_cell
-from reports.localised import SWEEP, Localised, PlaceSample, shown_radii
+from reports.localised import Localised, PlaceSample, shown_radii, swept
 from reports.measured import Comparisons
 from reports.protocol import check_comparable, protocol_hash
 from reports.shares import SHARES
 from reports.table import Cell, Column, Row, Table
 from reports.words import reading, setting_title, terms_caption
 
-__all__ = ["APART", "by_setting", "check_shares", "localisation", "radius_words", "scoring_caption"]
+__all__ = ["APART", "by_setting", "check_shares", "file_name", "localisation", "radius_words", "scoring_caption"]
 
 APART = ("eval_id",)
 """A localizer is part of the row: its identity is no term of the column."""
@@ -31,8 +33,7 @@ def by_setting(localised: Localised) -> list[Localised]:
     rows = localised.rows[read.groupby(["run_id", "eval_id"])["read"].transform("any")]
     if rows.empty:
         raise ValueError("no run has scores of places; `benchmark run ... --localizers lm otm` makes them")
-    terms = zip(protocol_hash(rows, APART), rows["scoring"], strict=True)
-    keys = pd.Series([f"{key} {scoring}" for key, scoring in terms], index=rows.index)
+    keys = protocol_hash(rows, APART) + " " + rows["scoring"] + " " + rows["localisation_version"].astype(str)
     return [localised.restricted(rows[keys == key]) for key in keys.unique()]
 
 
@@ -50,7 +51,8 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     check_shares(metrics)
     rows = localised.rows
     check_comparable(rows, "the columns of localisation", APART, ("localisation_version", "scoring"))
-    (key,) = protocol_hash(rows, APART).unique()
+    terms = protocol_hash(rows, APART).iloc[0], rows["scoring"].iloc[0], rows["localisation_version"].iloc[0]
+    key = hashlib.sha256(repr(terms).encode()).hexdigest()[:8]
     radii = shown_radii(rows)
     main = next(iter(rows.loc[rows["main"].astype(bool), "radius"]), radii[-1])
     samples = {radius: _samples(localised, rows[rows["radius"] == radius]) for radius in radii}
@@ -61,8 +63,8 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     places = [(radius, metrics[0]) for radius in radii if radius != main] + [(main, metric) for metric in metrics]
     columns = [Column("seeds")]
     columns += [Column(METRIC_NAMES[metric], radius_words(radius)) for radius, metric in places]
-    swept = _swept(rows)
-    columns += [Column(METRIC_NAMES[metric], f"mean {swept}") for metric in metrics if swept]
+    ranges = swept(str(rows["radii"].iloc[0]))
+    columns += [Column(METRIC_NAMES[metric], f"mean {words}") for words in ranges for metric in metrics]
     columns += [Column("AP", radius_words(main)), Column("error px", radius_words(main)), Column("count MAE")]
     columns += [Column("threshold")]
     body = []
@@ -76,16 +78,17 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
                 (
                     Cell(str(seeds), seeds),
                     *(cells[metric][radius].get(system, Cell("–")) for radius, metric in places),
-                    *(plain_cell(own.groupby("run_id")[metric].mean(), 3) for metric in metrics if swept),
+                    *(_mean(own, names, metric) for names in ranges.values() for metric in metrics),
                     plain_cell(chosen["ap"], 3), plain_cell(chosen["error"], 1), plain_cell(chosen["count_mae"], 1),
                     _threshold(chosen["threshold"]),
                 ),
             )
         )  # fmt: skip
+    first_row = {str(name): value for name, value in rows.iloc[0].items()}
     merged = {f"{radius}/{system}": sample for radius, found in samples.items() for system, sample in found.items()}
     return Table(
-        name=f"localisation_{key}_{'_'.join(radii)}",
-        title=f"Where people are: {setting_title({str(k): v for k, v in rows.iloc[0].items()})}",
+        name=f"localisation_{key}",
+        title=f"Where people are: {setting_title(first_row)}, within {_radii_words(rows)}",
         stub="loss + localizer",
         columns=tuple(columns),
         rows=tuple(body),
@@ -93,10 +96,21 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     )
 
 
-def _swept(rows: pd.DataFrame) -> str:
-    """`1 to 100 px`: the radii of a sweep, whose mean is shown as is published for UCF-QNRF; empty if it is none."""
-    radii = list(dict.fromkeys(rows["radius"]))
-    return f"{radii[0].removesuffix('px')} to {radius_words(radii[-1])}" if len(radii) > SWEEP else ""
+def _radii_words(rows: pd.DataFrame) -> str:
+    """`4 px, 8 px`: the radii that were asked for."""
+    return ", ".join(
+        radius_words(word) if ":" not in word else f"{word} px" for word in str(rows["radii"].iloc[0]).split()
+    )
+
+
+def _mean(own: pd.DataFrame, radii: Sequence[str], metric: str) -> Cell:
+    """The mean of a metric over a range of radii, as is published for UCF-QNRF; over the runs of a system."""
+    return plain_cell(own[own["radius"].isin(radii)].groupby("run_id")[metric].mean(), 3)
+
+
+def file_name(text: str) -> str:
+    """Letters, digits, _ and - only: what comes from a stranger's store names no folder."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
 
 
 def _samples(localised: Localised, rows: pd.DataFrame) -> dict[str, PlaceSample]:
@@ -116,6 +130,7 @@ def scoring_caption(rows: pd.DataFrame, main: str) -> tuple[str, ...]:
         "A point counts if it is matched to a head within the radius, in pixels of the stored images; maximum "
         "matching, pooled over the images.",
         *said,
+        f"Scored: {rows['scoring'].iloc[0]}.",
     )
 
 

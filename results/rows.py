@@ -13,7 +13,7 @@ __all__ = ["LOCALISATION_COLUMNS", "localisation_rows", "run_rows"]
 
 LOCALISATION_COLUMNS: tuple[str, ...] = ("run_id", "eval_id", "localizer", "localizer_params", "selection", "split")
 LOCALISATION_COLUMNS += ("radius", "main", "threshold", "threshold_from", "images", "epoch")
-LOCALISATION_COLUMNS += ("localisation_version", "tp", "fp", "fn")
+LOCALISATION_COLUMNS += ("radii", "localizer_version", "localisation_version", "tp", "fp", "fn")
 LOCALISATION_COLUMNS += ("precision", "recall", "f1", "ap", "error")
 LOCALISATION_COLUMNS += ("count_mae", "count_rmse", "count_nae", "count_bias")
 """The columns of `Store.localisations`."""
@@ -67,6 +67,8 @@ def localisation_rows(found: Iterable[Localisation]) -> list[dict[str, Any]]:
             "threshold_from": measured.threshold_from,
             "images": measured.images,
             "epoch": measured.epoch,
+            "radii": " ".join(measured.localisation.radii),
+            "localizer_version": measured.localisation.version,
             "localisation_version": measured.localisation.metrics,
             **{name: scores.get(name) for name in ("tp", "fp", "fn", "precision", "recall", "f1", "ap", "error")},
             **{f"count_{name}": measured.counts.get(name) for name in ("mae", "rmse", "nae", "bias")},

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
+from results.spec import EvaluationSpec, LocalisationSpec, RadiusName, RunSpec
 
 __all__ = ["SCHEMA_VERSION", "Evaluation", "Failure", "Localisation", "Record", "State"]
 
@@ -85,7 +85,7 @@ class Localisation(_Strict):
         images: Number of images.
         threshold: Least score of a point; None for a localizer that has no threshold.
         threshold_from: `val` (chosen there), `given`, or `none`.
-        counts: MAE, RMSE, NAE and bias of the number of points, people.
+        counts: MAE, RMSE, NAE and bias of the number of points, people; GAME(1-3) of the points.
         scores: For each radius: tp, fp, fn, precision, recall, f1 pooled over the images; ap, the average precision
             over the scores; error, the mean distance of matched pairs, pixels of the stored images.
         seconds: Time that finding and scoring took, without the network's.
@@ -99,7 +99,7 @@ class Localisation(_Strict):
     threshold: float | None
     threshold_from: Literal["val", "given", "none"]
     counts: dict[str, float | None]
-    scores: dict[str, dict[str, float | None]]
+    scores: dict[RadiusName, dict[str, float | None]]
     seconds: float
 
 

@@ -21,7 +21,7 @@ __all__ = [
     "LocalisationSpec",
     "Recipe",
 ]
-__all__ += ["RunSpec", "Scalar", "Selection"]
+__all__ += ["RadiusName", "RunSpec", "Scalar", "Selection"]
 
 Scalar = str | int | float | bool | None
 """A parameter's value, as JSON writes it."""
@@ -31,6 +31,11 @@ PROTOCOL_VERSION = 1
 
 METRICS_VERSION = 1
 """Raised when the same weights would be given other per-image numbers."""
+
+RadiusName = Annotated[
+    str, Field(pattern=r"^(sigma_[sl]|[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?(px|head)?|[0-9]+:[0-9]+)$", max_length=24)
+]
+"""`8px`, `sigma_l`, `0.5head`, `1:100`: a word of `runners.metrics.radii.parse_radii`, and of file names."""
 
 LOCALISATION_VERSION = 1
 """Raised when the same weights and localizer would be given other scores: matching, radii, choice of the threshold."""
@@ -156,8 +161,8 @@ class LocalisationSpec(_Frozen):
     localizer: str
     params: dict[str, Scalar]
     version: int
-    radii: tuple[str, ...]
-    main: str
+    radii: tuple[RadiusName, ...]
+    main: RadiusName
     metrics: int = LOCALISATION_VERSION
 
     @property

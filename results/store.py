@@ -90,6 +90,10 @@ class RunFolder:
         """Why the run failed."""
         return _read(self.path / "failed.json", Failure)
 
+    def has_failure(self) -> bool:
+        """Whether the last attempt failed: to train the run, or to measure one that is done."""
+        return (self.path / "failed.json").is_file() and self.state() in ("failed", "done")
+
     def evaluations(self) -> list[Evaluation]:
         """All measurements of this run, in order of their ids."""
         return [_read(path, Evaluation) for path in sorted(self.path.glob("eval/*/metrics.json"))]
@@ -166,11 +170,15 @@ class RunFolder:
     def begin(self, spec: RunSpec) -> None:
         """Writes the specification, and forgets an earlier failure."""
         write_text(self.path / "spec.json", _dump(spec))
-        (self.path / "failed.json").unlink(missing_ok=True)
+        self.succeed()
 
     def fail(self, failure: Failure) -> None:
         """Keeps the reason of a failure; checkpoints stay."""
         write_text(self.path / "failed.json", _dump(failure))
+
+    def succeed(self) -> None:
+        """Forgets an earlier failure: everything that was asked for is there."""
+        (self.path / "failed.json").unlink(missing_ok=True)
 
     def finish(self, record: Record) -> None:
         """Renames the record in, then removes the checkpoints that only an unfinished run needs."""
@@ -326,8 +334,8 @@ class Store:
 
         Columns: `run_id`, `eval_id`, `localizer` (its name), `localizer_params` (JSON text), `selection`, `split`,
         `radius`, `main` (whether this radius chose the threshold), `threshold`, `threshold_from`, `images`, `epoch`,
-        `localisation_version`, `tp`, `fp`, `fn`, `precision`, `recall`, `f1`, `ap`, `error`, and `count_mae`,
-        `count_rmse`, `count_nae`, `count_bias` of the number of points.
+        `radii` (all, as asked for), `localizer_version`, `localisation_version`, `tp`, `fp`, `fn`, `precision`,
+        `recall`, `f1`, `ap`, `error`, and `count_mae`, `count_rmse`, `count_nae`, `count_bias` of the number of points.
 
         Args:
             run_ids: Restrict to these runs.
@@ -358,11 +366,11 @@ class Store:
         for run_id, eval_id in localisations:
             with _noting(problems):
                 folder = self.run(run_id)
-                known = folder.localisation(eval_id).scores
-                for radius in (name for name in radii if name in known):
-                    rows = folder.points(eval_id, ["id", "true", "predicted", f"tp_{radius}"])
-                    rows = rows.rename(columns={f"tp_{radius}": "tp"})
-                    found.append(rows.assign(run_id=run_id, eval_id=eval_id, radius=radius)[list(names)])
+                known = [name for name in radii if name in folder.localisation(eval_id).scores]
+                rows = folder.points(eval_id, ["id", "true", "predicted", *(f"tp_{name}" for name in known)])
+                for radius in known:
+                    hits = rows[["id", "true", "predicted"]].assign(tp=rows[f"tp_{radius}"])
+                    found.append(hits.assign(run_id=run_id, eval_id=eval_id, radius=radius)[list(names)])
         return pd.concat(found[1:] or found, ignore_index=True)
 
     def curves(self, localisations: Iterable[tuple[str, str]], problems: list[str] | None = None) -> pd.DataFrame:

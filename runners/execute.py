@@ -18,7 +18,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from safetensors.torch import load_file
 
 from results.schema import Evaluation, Failure, Record
-from results.spec import LocalisationSpec, Selection
+from results.spec import EvaluationSpec, LocalisationSpec, Selection
 from results.store import RunFolder, Store, read_history
 from runners import build
 from runners.counter import Counter, evaluate
@@ -75,13 +75,31 @@ def execute(job: Job, report: Report) -> bool:
         return False
     finally:
         folder.release()
+    folder.succeed()
     report({"event": "done"})
     return True
 
 
 def _trained(folder: RunFolder, job: Job) -> bool:
     """Whether the run is done and kept the weights of every selection rule that is asked for."""
-    return folder.state() == "done" and all(folder.weights(rule).is_file() for rule in _selections(job))
+    if folder.state() != "done":
+        return False
+    lacking = {rule for rule in _selections(job) if not folder.weights(rule).is_file()}
+    gone = sorted(lacking & set(folder.record().selected))
+    missing = [m for m in (*job.evaluations, *job.localisations) if not _has(folder, m) and m.selection in gone]
+    if missing:
+        raise ValueError(
+            f"{folder.weights(gone[0]).name} is missing: the run was imported, or its weights were removed, and "
+            "nothing can be measured without them; remove its folder to train it again"
+        )
+    return not lacking - set(gone)
+
+
+def _has(folder: RunFolder, measured: EvaluationSpec | LocalisationSpec) -> bool:
+    """Whether a measurement was made."""
+    if isinstance(measured, EvaluationSpec):
+        return folder.has_evaluation(measured)
+    return folder.has_localisation(measured)
 
 
 def _selections(job: Job) -> set[Selection]:
@@ -202,17 +220,22 @@ def _localise(
     report: Report,
 ) -> None:
     """Makes the measurements of places that are missing, from the kept weights."""
-    from runners.localise import localise, stored_heads
+    from runners.localise import Failed, localise, stored_heads
 
     truth = {split: stored_heads(data.dataset, split) for split in ("val", "test")}
     loaders = {"val": data.val, "test": data.test}
     for selection in sorted({spec.selection for spec in places}):
         model.network.load_state_dict(load_file(folder.weights(selection)))
-        specs = [spec for spec in places if spec.selection == selection]
+        specs, failed = [spec for spec in places if spec.selection == selection], []
         epoch = int(record.selected[selection]["epoch"])
         seen = partial(_tell, report)
-        for scores in localise(model, specs, loaders, truth, run_id=folder.run_id, epoch=epoch, seen=seen):
-            folder.add_localisation(scores.localisation, scores.points, scores.curve)
+        for found in localise(model, specs, loaders, truth, run_id=folder.run_id, epoch=epoch, seen=seen):
+            if isinstance(found, Failed):
+                failed.append(f"{found.spec.localizer}: {found.reason}")
+            else:
+                folder.add_localisation(found.localisation, found.points, found.curve)
+        if failed:
+            raise ValueError(f"trained and counted, but not localised by {'; '.join(failed)}")
 
 
 def _tell(report: Report, done: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,8 +21,8 @@ from results.spec import LocalisationSpec
 from runners import localizers
 from runners.counter import Counter, predict
 from runners.data.datasets.base import Annotation, CrowdDataset
-from runners.localizers.base import Localizer, Located, at_least
-from runners.metrics.counting import counts
+from runners.localizers.base import Located, at_least
+from runners.metrics.counting import counts, point_games
 from runners.metrics.localisation import (
     Heads,
     Radius,
@@ -34,12 +35,13 @@ from runners.metrics.localisation import (
 )
 from runners.metrics.matching import gains
 
-__all__ = ["CURVE_ROWS", "Scores", "localise", "stored_heads"]
+__all__ = ["CURVE_ROWS", "Failed", "Image", "Scores", "localise", "stored_heads"]
 
 CURVE_ROWS = 200
 """Rows that are kept of a curve over thresholds, evenly over its points (ours); scores are taken from the whole."""
-_SWEEP = 8
-"""Of more radii than this no curve and no average precision is made: it is a sweep, as QNRF's 1 to 100 px."""
+_MOST_PAIRED = 8
+"""So many of the named radii have matches, errors, a curve and average precision; those of a range (1:100) have hits
+only, which is what is published for QNRF."""
 
 
 class Image(NamedTuple):
@@ -57,31 +59,104 @@ class Scores(NamedTuple):
     curve: pd.DataFrame
 
 
-class _Task(NamedTuple):
-    """A localizer to be scored, with what it found in each image of each split, in stored pixels."""
+class Failed(NamedTuple):
+    """A measurement of places that could not be made, and why."""
 
     spec: LocalisationSpec
-    localizer: Localizer
-    radii: tuple[Radius, ...]
-    found: dict[str, dict[str, Located]]
-    seconds: list[float]
+    reason: str
 
-    @property
-    def main(self) -> Radius:
-        return parse_radii([self.spec.main])[0]
 
-    @property
-    def searches(self) -> bool:
-        """Whether its threshold has to be chosen on val."""
-        return self.localizer.chooses and self.localizer.threshold is None
+@dataclass
+class _Curves:
+    """What the curves of a split are made of: scores and gains of each image, by radius. Points are not kept."""
 
-    @property
-    def splits(self) -> set[str]:
-        return {self.spec.split, *(["val"] if self.searches else [])}
+    heads: int = 0
+    scores: list[NDArray[np.float32]] = field(default_factory=list)
+    gains: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
+
+    def add(self, heads: Heads, located: Located, radii: Sequence[Radius]) -> None:
+        """Takes an image."""
+        self.heads += len(heads.points)
+        self.scores.append(located.scores.astype(np.float32))
+        for radius in radii:
+            gained = gains(heads.points, located.points, located.scores, radius.of(heads))
+            self.gains.setdefault(radius.name, []).append(gained)
+
+    def curve(self, radius: Radius) -> pd.DataFrame:
+        """Precision and recall at every threshold, pooled over the images."""
+        return curve(self.scores, self.gains.get(radius.name, []), self.heads)
+
+
+class _Task:
+    """A localizer to be scored, with what is kept of the images that it has seen."""
+
+    def __init__(self, spec: LocalisationSpec) -> None:
+        self.spec = spec
+        self.localizer = localizers.build(spec.localizer, **spec.params)
+        self.radii = parse_radii(spec.radii)
+        self.main = parse_radii([spec.main])[0]
+        self.searches = self.localizer.chooses and self.localizer.threshold is None
+        named = [word for word in spec.radii if ":" not in word][:_MOST_PAIRED]
+        self.paired = tuple(dict.fromkeys((*(parse_radii(named) if named else ()), self.main)))
+        self.swept = tuple(radius for radius in self.radii if radius not in self.paired)
+        self.threshold: float | None = self.localizer.threshold
+        self.source: Literal["val", "given", "none"] = "given" if self.localizer.chooses else "none"
+        self.val, self.test = _Curves(), _Curves()
+        self.kept: list[pd.DataFrame] = []
+        self.rows: list[dict[str, Any]] = []
+        self.games: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self.error: str | None = None
+
+    def locate(self, found: localizers.Field, image: Image) -> Located:
+        """The candidates of an image in stored pixels, rounded to float32 as they are kept."""
+        return _in_stored_pixels(self.localizer.candidates(found), found.size, image.size)
+
+    def search(self, id: str, found: localizers.Field, image: Image) -> None:
+        """Takes an image of val, for the choice of the threshold."""
+        self.val.add(image.heads, self.locate(found, image), [self.main])
+
+    def choose(self) -> None:
+        """Takes the threshold of the highest F1 on val."""
+        whole = self.val.curve(self.main)
+        # Without any candidate on val there is nothing to choose by, and nothing is refused.
+        self.threshold, self.source = best_threshold(whole) if len(whole) else 0.0, "val"
+        self.kept.append(_kept(whole, "val", self.spec.main))
+        self.val = _Curves()
+
+    def score(self, id: str, found: localizers.Field, image: Image) -> None:
+        """Takes an image that is scored."""
+        located = self.locate(found, image)
+        self.test.add(image.heads, located, self.paired)
+        kept = located if self.threshold is None else at_least(located, self.threshold)
+        self.rows.append(image_points(id, image.heads, kept, self.paired, image.size, sweep=self.swept))
+        self.games.append(point_games(image.heads.points, kept.points, image.size))
+
+    def scores(self, run_id: str, epoch: int) -> Scores:
+        """The measurement, once all images were seen."""
+        table = pd.DataFrame(self.rows)
+        scores = {radius.name: pooled(table, radius.name) for radius in self.radii}
+        for radius in self.paired:
+            whole = self.test.curve(radius)
+            precision = average_precision(whole)
+            scores[radius.name]["ap"] = None if np.isnan(precision) else precision
+            self.kept.append(_kept(whole, self.spec.split, radius.name))
+        measured = Localisation(
+            run_id=run_id,
+            localisation=self.spec,
+            epoch=epoch,
+            images=len(table),
+            threshold=self.threshold,
+            threshold_from=self.source,
+            counts=counts(table["predicted"].to_numpy(float), table["true"].to_numpy(float)) | _means(self.games),
+            scores=scores,
+            seconds=round(self.seconds, 3),
+        )
+        return Scores(measured, table, pd.concat(self.kept, ignore_index=True))
 
 
 def stored_heads(dataset: CrowdDataset, split: str) -> dict[str, Image]:
-    """The heads of each image of a split by its id, in pixels of the stored image.
+    """The heads of each image of a split by its id, in pixels of the stored image, rounded to float32 as they are kept.
 
     As everywhere, a head outside the image (0 <= x <= W, 0 <= y <= H) is none.
     """
@@ -95,7 +170,7 @@ def stored_heads(dataset: CrowdDataset, split: str) -> dict[str, Image]:
 def _inside(annotation: Annotation, size: tuple[int, int]) -> Heads:
     inside = ((annotation.points >= 0) & (annotation.points <= size[::-1])).all(axis=1)
     boxes = None if annotation.boxes is None else annotation.boxes[inside]
-    return Heads(annotation.points[inside], boxes)
+    return Heads(_rounded(annotation.points[inside]), boxes)
 
 
 def localise(
@@ -107,8 +182,10 @@ def localise(
     run_id: str,
     epoch: int,
     seen: Callable[[int], None] | None = None,
-) -> list[Scores]:
-    """Scores localizers on one set of weights. Each split is predicted once for all of them.
+) -> Iterator[Scores | Failed]:
+    """Scores localizers on one set of weights. Val is predicted once to choose thresholds, then what is scored.
+
+    A localizer that fails, on whatever image, is given back as `Failed`; the others go on.
 
     Args:
         counter: The model with its weights; put into evaluation mode.
@@ -118,28 +195,54 @@ def localise(
         run_id: Of the run, for the record.
         epoch: Of the weights, for the record.
         seen: Called with the number of images done.
-
-    Raises:
-        ValueError: If a radius needs head boxes that the dataset has not, or a localizer does not fit the network.
     """
-    tasks = [
-        _Task(spec, localizers.build(spec.localizer, **spec.params), parse_radii(spec.radii), {}, [0.0])
-        for spec in specs
-    ]
-    done = 0
-    for split in ("val", "test"):
-        wanted = [task for task in tasks if split in task.splits]
-        for batch, field in _fields(counter, loaders[split]) if wanted else ():
-            image = truth[split][batch.ids[0]]
-            for task in wanted:
-                started = time.perf_counter()
-                located = _in_stored_pixels(task.localizer.candidates(field), field.size, image.size)
-                task.found.setdefault(split, {})[batch.ids[0]] = located
-                task.seconds[0] += time.perf_counter() - started
-            done += 1
-            if seen is not None:
-                seen(done)
-    return [_scored(task, truth, run_id, epoch) for task in tasks]
+    tasks = [_Task(spec) for spec in specs]
+    tell = _Count(seen)
+    searching = [task for task in tasks if task.searches]
+    if searching:
+        for batch, found in _fields(counter, loaders["val"]):
+            _each(searching, _Task.search, batch.ids[0], found, truth["val"][batch.ids[0]])
+            tell()
+        for task in searching:
+            if task.error is None:
+                task.choose()
+    for split in dict.fromkeys(task.spec.split for task in tasks):
+        wanted = [task for task in tasks if task.spec.split == split]
+        for batch, found in _fields(counter, loaders[split]):
+            _each(wanted, _Task.score, batch.ids[0], found, truth[split][batch.ids[0]])
+            tell()
+    for task in tasks:
+        yield task.scores(run_id, epoch) if task.error is None else Failed(task.spec, task.error)
+
+
+class _Count:
+    """Counts the images that are done, and tells."""
+
+    def __init__(self, seen: Callable[[int], None] | None) -> None:
+        self.seen, self.done = seen, 0
+
+    def __call__(self) -> None:
+        self.done += 1
+        if self.seen is not None:
+            self.seen(self.done)
+
+
+def _each(
+    tasks: Iterable[_Task],
+    take: Callable[[_Task, str, localizers.Field, Image], None],
+    id: str,
+    found: localizers.Field,
+    image: Image,
+) -> None:
+    """Lets every task that has not failed take an image."""
+    for task in tasks:
+        if task.error is None:
+            started = time.perf_counter()
+            try:
+                take(task, id, found, image)
+            except ValueError as error:
+                task.error = f"image {id}: {error}"
+            task.seconds += time.perf_counter() - started
 
 
 @torch.inference_mode()
@@ -153,67 +256,19 @@ def _fields(counter: Counter, loader: Iterable[Any]) -> Iterator[tuple[Any, loca
 def _in_stored_pixels(found: Located, prepared: tuple[int, int], stored: tuple[int, int]) -> Located:
     """The points at the stored size, rounded to float32 as they are kept: the stored rows give the same scores."""
     factor = np.array([stored[1] / prepared[1], stored[0] / prepared[0]])
-    points: NDArray[np.float64] = (found.points * factor).astype(np.float32).astype(np.float64)
-    return Located(points, found.scores.astype(np.float32).astype(np.float64))
+    return Located(_rounded(found.points * factor), _rounded(found.scores))
 
 
-def _scored(task: _Task, truth: Mapping[str, Mapping[str, Image]], run_id: str, epoch: int) -> Scores:
-    """Chooses the threshold, applies it, and scores what is left."""
-    started, spec = time.perf_counter(), task.spec
-    threshold, source, curves = _threshold(task, truth)
-    images = truth[spec.split]
-    rows = []
-    for id, located in task.found.get(spec.split, {}).items():
-        kept = located if threshold is None else at_least(located, threshold)
-        rows.append(image_points(id, images[id].heads, kept, task.radii, images[id].size))
-    table = pd.DataFrame(rows)
-    scores = {radius.name: pooled(table, radius.name) for radius in task.radii}
-    for radius in task.radii if len(task.radii) <= _SWEEP else ():
-        whole = _curve(task, images, spec.split, radius)
-        precision = average_precision(whole)
-        scores[radius.name]["ap"] = None if np.isnan(precision) else precision
-        curves.append(_kept(whole, spec.split, radius.name))
-    measured = Localisation(
-        run_id=run_id,
-        localisation=spec,
-        epoch=epoch,
-        images=len(table),
-        threshold=threshold,
-        threshold_from=source,
-        counts=counts(table["predicted"].to_numpy(float), table["true"].to_numpy(float)),
-        scores=scores,
-        seconds=round(task.seconds[0] + time.perf_counter() - started, 3),
-    )
-    none = _kept(curve([], [], 0), spec.split, spec.main)
-    return Scores(measured, table, pd.concat(curves or [none], ignore_index=True))
-
-
-def _threshold(
-    task: _Task, truth: Mapping[str, Mapping[str, Image]]
-) -> tuple[float | None, Literal["val", "given", "none"], list[pd.DataFrame]]:
-    """The least score of a point, where it comes from, and the curve on val that it was read off, if it was."""
-    if not task.localizer.chooses:
-        return None, "none", []
-    if not task.searches:
-        return task.localizer.threshold, "given", []
-    found = _curve(task, truth["val"], "val", task.main)
-    # Without any candidate on val there is nothing to choose by, and nothing is refused.
-    threshold = best_threshold(found) if len(found) else 0.0
-    return threshold, "val", [_kept(found, "val", task.spec.main)]
-
-
-def _curve(task: _Task, images: Mapping[str, Image], split: str, radius: Radius) -> pd.DataFrame:
-    """Precision and recall of a localizer at every threshold, pooled over the images of a split."""
-    found = task.found.get(split, {})
-    gained = [
-        gains(images[id].heads.points, located.points, located.scores, radius.of(images[id].heads))
-        for id, located in found.items()
-    ]
-    heads = sum(len(image.heads.points) for image in images.values())
-    return curve([located.scores for located in found.values()], gained, heads)
+def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values.astype(np.float32).astype(np.float64)
 
 
 def _kept(whole: pd.DataFrame, split: str, radius: str) -> pd.DataFrame:
     """At most `CURVE_ROWS` rows of a curve, its ends among them."""
     places = np.unique(np.linspace(0, max(len(whole) - 1, 0), CURVE_ROWS).round().astype(int)) if len(whole) else []
     return whole.iloc[places].assign(split=split, radius=radius)
+
+
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over the images."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -108,8 +108,11 @@ class Localizer(ABC):
 
 
 def at_least(found: Located, threshold: float) -> Located:
-    """The points with a score of at least `threshold`."""
-    count = int(np.searchsorted(-found.scores, -threshold, side="right"))
+    """The points with a score of at least `threshold`, both as float32.
+
+    Scores are kept as float32, and thresholds chosen among them: the very point that decided must not be lost.
+    """
+    count = int(np.searchsorted(-found.scores.astype(np.float32), -np.float32(threshold), side="right"))
     return Located(found.points[:count], found.scores[:count])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["WINDOW", "counts", "game", "image_row", "point_masses", "summary", "window_edges"]
+__all__ = ["WINDOW", "counts", "game", "image_row", "point_games", "point_masses", "summary", "window_edges"]
 
 WINDOW = 64
 """Side of the windows whose mass and count are kept for every image, pixels."""
@@ -113,6 +113,21 @@ def image_row(
         "mass": mass.astype(np.float32).ravel(),
         "people": people.astype(np.int32).ravel(),
     }
+
+
+def point_games(true: Array, points: Array, size: tuple[int, int]) -> dict[str, float]:
+    """GAME(1) to GAME(3) of one image whose people are predicted as points.
+
+    Args:
+        true: (n, 2) annotated heads, (x, y), pixels.
+        points: (m, 2) predicted people.
+        size: (H, W) of the image, pixels.
+    """
+    found = {}
+    for level in GAME_LEVELS:
+        rows, columns = (np.linspace(0.0, side, 2**level + 1) for side in size)
+        found[f"game{level}"] = game(point_masses(points, rows, columns), point_masses(true, rows, columns))
+    return found
 
 
 def counts(predicted: Array, true: Array) -> dict[str, float | None]:

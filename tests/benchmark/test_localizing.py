@@ -116,3 +116,11 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "scoring is" in capsys.readouterr().err
     assert cli.main(["report", "table3", "--dataset", "folder", *report, "--where", "scoring=8px of 4px 8px 16px"]) == 0
     assert "p2p · tiny + proposals" in capsys.readouterr().out
+
+
+def test_radii_of_boxes_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = crowd_folder(tmp_path / "crowd", images=6, size=64)
+    command = ["run", "--datasets", "folder", "--data-root", str(root), "-o", str(tmp_path / "runs"), "--losses", "l2"]
+    assert cli.main([*command, "--backbones", "tiny", "--localizers", "lm", "--radii", "8", "sigma_l"]) == 2
+    assert "sigma_l needs head boxes, and folder has none" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("*"))

@@ -21,7 +21,7 @@ from results.spec import EvaluationSpec, LocalisationSpec, Recipe, RunSpec
 from results.store import Store
 from runners import localizers
 from runners.metrics.counting import constant, summary
-from runners.metrics.localisation import count_errors, pooled
+from runners.metrics.localisation import count_errors, parse_radii, pooled
 
 QUALITY = {"pml": 0.10, "l2": 0.25, "bl": 0.14, "dm_count": 0.16, "gl": 0.11, "chfl": 0.12, "noisecc": 0.15, "p2p": 0.2}
 WINDOWS = (3, 4)
@@ -110,21 +110,23 @@ def add_places(
     hit: float = 0.7,
     radii: tuple[str, ...] = ("4px", "8px"),
     params: Mapping[str, Any] | None = None,
+    version: int = 1,
 ) -> Localisation:
     """Writes a measurement of places of a finished run: a head is hit with the chance `hit`, at smaller radii less."""
     folder = store.run(spec.run_id)
+    names = [radius.name for radius in parse_radii(radii)]
     images = folder.images(folder.evaluations()[0].evaluation, ["id", "true", "height", "width"])
     rng = np.random.default_rng([*spec.run_id.encode(), *localizer.encode()])
     predicted = rng.poisson(images["true"])
     counts = {
-        radius: rng.binomial(np.minimum(predicted, images["true"]), hit * (0.5 + 0.5 * place / len(radii)))
-        for place, radius in enumerate(radii, 1)
+        radius: rng.binomial(np.minimum(predicted, images["true"]), hit * (0.5 + 0.5 * place / len(names)))
+        for place, radius in enumerate(names, 1)
     }
     rows = images.assign(predicted=predicted, **{f"tp_{radius}": tp for radius, tp in counts.items()})
     rows = rows.assign(**{f"error_{radius}": 2.0 * tp for radius, tp in counts.items()})
     all_params = localizers.defaults(localizer) | dict(params or {})
-    spec_of = LocalisationSpec(localizer=localizer, params=all_params, version=1, radii=radii, main=radii[-1])
-    scores = {radius: pooled(rows, radius) | {"ap": 0.5} for radius in radii}
+    spec_of = LocalisationSpec(localizer=localizer, params=all_params, version=version, radii=radii, main=names[-1])
+    scores = {radius: pooled(rows, radius) | {"ap": 0.5} for radius in names}
     measured = Localisation(
         run_id=spec.run_id, localisation=spec_of, epoch=4, images=len(rows), threshold=0.25, threshold_from="val",
         counts=count_errors(rows), scores=scores, seconds=1.0,
@@ -132,7 +134,7 @@ def add_places(
     steps = np.linspace(1.0, 0.0, 5)
     curve = pd.DataFrame(
         {"threshold": steps, "tp": 1, "predicted": 2, "precision": 0.5, "recall": 1 - steps, "f1": 0.5}
-        | {"split": "test", "radius": radii[-1]}
+        | {"split": "test", "radius": names[-1]}
     )
     folder.add_localisation(measured, rows, curve)
     return measured

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from reports import paper_places, render, tables_places
 from reports.localised import Localised
 from reports.measured import Measured
+from reports.overview import overview
+from reports.page import html
+from reports.plots import save
 from reports.protocol import MixedProtocolError
 from reports.table import Cell, Table
 from results.published import published
+from results.spec import LocalisationSpec
 from results.store import Store
 from runners import localizers
 from tests.reports.fake_store import add_places, add_run, defaults, fake_spec, fake_store
@@ -24,12 +29,20 @@ def read(store: Store) -> tuple[Measured, Localised]:
     return measured, Localised.of(store, measured, {name: localizers.defaults(name) for name in localizers.names()})
 
 
-def located(root: Path, zoo: tuple[str, ...] = ("pml", "bl"), seeds: int = 3, **axes: tuple[str, ...]) -> Store:
+def located(
+    root: Path,
+    zoo: tuple[str, ...] = ("pml", "bl"),
+    seeds: int = 3,
+    radii: tuple[str, ...] = ("4px", "8px"),
+    **axes: tuple[str, ...],
+) -> Store:
     store = fake_store(root, zoo, range(seeds), **axes)
     for run in store.runs():
         spec = run.spec()
         for localizer in ("proposals",) if spec.loss == "p2p" else ("lm", "otm"):
-            add_places(store, spec, localizer, hit=0.9 if (spec.loss, localizer) == ("pml", "otm") else 0.6)
+            add_places(
+                store, spec, localizer, radii=radii, hit=0.9 if (spec.loss, localizer) == ("pml", "otm") else 0.6
+            )
     return store
 
 
@@ -85,18 +98,46 @@ def test_parameters_of_a_localizer_make_another_row(tmp_path: Path) -> None:
     assert {row.label for row in table.rows} == {"pml + lm", "pml + lm[rule=fidtm]", "pml + otm"}
 
 
-def test_a_sweep_shows_its_main_radius(tmp_path: Path) -> None:
+def test_a_range_shows_its_mean_over_exactly_its_radii(tmp_path: Path) -> None:
     store = fake_store(tmp_path, ("pml",), range(2))
     for run in store.runs():
-        add_places(store, run.spec(), "lm", radii=tuple(f"{px}px" for px in range(1, 21)))
+        add_places(store, run.spec(), "lm", radii=("sigma_l", "2:20"))
     (table,) = located_tables(read(store)[1])
-    assert {column.group for column in table.columns} == {"", "20 px", "mean 1 to 20 px"}
+    assert {column.group for column in table.columns} == {"", "sigma_l", "20 px", "mean 2:20"}
     means = [
-        sum(scores["f1"] or 0.0 for scores in one.scores.values()) / 20
+        sum(one.scores[f"{px}px"]["f1"] or 0.0 for px in range(2, 21)) / 19
         for run in store.runs()
         for one in run.localisations()
     ]
-    assert cell(table, "pml + lm", "mean 1 to 20 px", "F1").value == pytest.approx(sum(means) / 2)
+    assert cell(table, "pml + lm", "mean 2:20", "F1").value == pytest.approx(sum(means) / 2)
+
+
+def test_versions_of_a_localizer_are_rows_of_their_own(tmp_path: Path) -> None:
+    store = located(tmp_path, zoo=("pml",))
+    for run in store.runs():
+        add_places(store, run.spec(), "lm", version=2)
+    (table,) = located_tables(read(store)[1])
+    assert {row.label for row in table.rows} == {"pml + lm (version 1)", "pml + lm (version 2)", "pml + otm"}
+
+
+def test_names_of_strangers_name_no_folder() -> None:
+    assert tables_places.file_name("a_/../../evil 0.5head") == "a__evil_0_5head"
+    with pytest.raises(ValidationError, match="radii"):
+        LocalisationSpec(localizer="lm", params={}, version=1, radii=("/../evil",), main="8px")
+
+
+def test_the_page_has_the_places_whatever_the_radii(tmp_path: Path) -> None:
+    store = located(tmp_path / "runs", zoo=("pml", "p2p"), seeds=2)
+    for run in store.runs():
+        add_places(store, run.spec(), "proposals" if run.spec().loss == "p2p" else "lm", radii=("0.5head", "2.5px"))
+    measured, localised = read(store)
+    found = overview(measured, store.histories(measured.runs["run_id"].unique()), localised)
+    (part,) = [part for part in found.page.parts if part.title == "Where people are"]
+    assert not part.warnings
+    assert len(part.tables) == 2
+    for plot in found.plots:
+        save(plot, tmp_path / "figures")
+    assert "pml + lm" in html(found.page)
 
 
 def test_nothing_measured_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -114,12 +155,12 @@ def test_every_format_renders(tmp_path: Path) -> None:
 
 
 def test_table3_beside_the_published_numbers(tmp_path: Path) -> None:
-    store = located(tmp_path, zoo=("pml", "gl", "p2p"), datasets=("nwpu",))
+    store = located(tmp_path, zoo=("pml", "gl", "p2p"), datasets=("nwpu",), radii=("sigma_s", "sigma_l"))
     measured, localised = read(store)
     table = paper_places.table3(measured, localised)
     assert cell(table, "PML(VGG-19)+OTM", "", "F1", "published").text == "0.735"
     assert cell(table, "PML(VGG-19)+OTM", "", "F1").value == pytest.approx(
-        localised.rows.query("system == 'pml + otm' and radius == '8px'")["f1"].mean()
+        localised.rows.query("system == 'pml + otm' and radius == 'sigma_l'")["f1"].mean()
     )
     assert cell(table, "PML(HRNet)+LM", "", "F1").text == "not run"
     assert cell(table, "P2PNet · VGG-16bn", "", "F1").text == "not run"
@@ -129,6 +170,11 @@ def test_table3_beside_the_published_numbers(tmp_path: Path) -> None:
     for row in table.rows:
         for column, one in zip(table.columns, row.cells, strict=True):
             assert column.kind == "published" or one.value not in values
+
+
+def test_another_radius_is_not_set_beside_published_numbers(tmp_path: Path) -> None:
+    table = paper_places.table3(*read(located(tmp_path, zoo=("pml",), datasets=("nwpu",))))
+    assert {column.kind for column in table.columns} == {"measured"}
 
 
 def test_table3_says_why_a_cell_is_empty(tmp_path: Path) -> None:

@@ -68,10 +68,12 @@ def test_equal_systems_are_rarely_told_apart_and_different_ones_are() -> None:
     assert worse.wins < 0.2
 
 
-def test_nothing_found_is_zero_and_bad_counts_are_refused() -> None:
+def test_nothing_found_is_zero_or_undefined_and_bad_counts_are_refused() -> None:
+    """As the evaluator has it: F1 is 0 if all heads are missed, and nothing is defined that divides by nothing."""
     nobody = np.zeros((2, 9))
-    assert shares.per_seed("precision", nobody, nobody, np.ones(9)).tolist() == [0, 0]
-    assert shares.interval("f1", nobody, nobody, np.zeros(9), rng=np.random.default_rng(0)).estimate == 0
+    assert shares.per_seed("f1", nobody, nobody, np.ones(9)).tolist() == [0, 0]
+    assert np.isnan(shares.per_seed("precision", nobody, nobody, np.ones(9))).all()
+    assert np.isnan(shares.interval("f1", nobody, nobody, np.zeros(9), rng=np.random.default_rng(0)).estimate)
     with pytest.raises(ValueError, match="more matched pairs"):
         shares.per_seed("f1", nobody + 2, nobody + 1, np.ones(9))
     with pytest.raises(ValueError, match=r"\(2, 9\).*\(8,\)"):

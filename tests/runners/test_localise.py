@@ -101,7 +101,7 @@ def test_points_are_those_of_the_predictor_at_the_stored_size(
             field = localizers.Field(found.stride, found.size, found.density)
             params = {**one.localisation.params}
             if one.threshold is not None:
-                params["threshold"] = one.threshold * (1 - 1e-6)
+                params["threshold"] = one.threshold
             expected = localizers.build(one.localisation.localizer, **params)(field).points / np.array(found.scale)
             np.testing.assert_allclose(points, expected, atol=1e-3)
 
@@ -189,3 +189,50 @@ def test_two_processes_agree(trained: Trained) -> None:
     score(trained, "pml")
     (after,) = [m for m in run.localisations() if m.localisation.localizer == "otm"]
     assert after.scores == before.scores
+
+
+def test_one_localizer_that_fails_loses_no_other(trained: Trained, tmp_path: Path) -> None:
+    """A folder has no head boxes: sigma_l cannot be scored; the reason is kept, and the run is no less done."""
+    run = trained.copy(tmp_path)
+    place = Place(data_root=trained.root, cache_dir=trained.cache)
+    (good,) = specs(trained, "pml", ("4",))[:1]
+    (bad,) = specs(trained, "pml", ("sigma_l",))[:1]
+    job = Job(spec=run.spec(), output=tmp_path / "runs", place=place, localisations=(bad, good))
+    events: list[dict[str, object]] = []
+    assert not execute(job, events.append)
+    assert "sigma_l needs" in str(events[-1]["reason"])
+    made = [m.localisation for m in run.localisations()]
+    assert good in made
+    assert bad not in made
+    assert run.state() == "done"
+    assert run.has_failure()
+    assert execute(job.model_copy(update={"localisations": (good,)}), events.append)
+    assert not run.has_failure()
+
+
+def test_without_weights_nothing_is_trained_again(trained: Trained, tmp_path: Path) -> None:
+    """As after an import: the record stays as it is, and the reason is said."""
+    run = trained.copy(tmp_path)
+    run.weights("val").unlink()
+    record = (run.path / "record.json").read_bytes()
+    place = Place(data_root=trained.root, cache_dir=trained.cache)
+    job = Job(spec=run.spec(), output=tmp_path / "runs", place=place, localisations=specs(trained, "pml", ("6",)))
+    events: list[dict[str, object]] = []
+    assert not execute(job, events.append)
+    assert "model_val.safetensors is missing" in str(events[-1]["reason"])
+    assert (run.path / "record.json").read_bytes() == record
+
+
+def test_game_of_points_is_that_of_counted_blocks(trained: Trained) -> None:
+    run = trained.run("pml")
+    score(trained, "pml")
+    for one in run.localisations():
+        rows = run.points(one.localisation)
+        errors = []
+        for row in rows.itertuples():
+            counted = [
+                np.histogram2d(*np.reshape(values, (-1, 2)).T, bins=2, range=[[0, row.width], [0, row.height]])[0]
+                for values in (row.points, row.heads)
+            ]
+            errors.append(np.abs(counted[0] - counted[1]).sum())
+        assert one.counts["game1"] == pytest.approx(np.mean(errors))
