@@ -130,7 +130,6 @@ def scoring_caption(rows: pd.DataFrame, main: str) -> tuple[str, ...]:
         "A point counts if it is matched to a head within the radius, in pixels of the stored images; maximum "
         "matching, pooled over the images.",
         *said,
-        f"Scored: {rows['scoring'].iloc[0]}.",
     )
 
 

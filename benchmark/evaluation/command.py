@@ -7,11 +7,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from benchmark.evaluation.folder import write_folder
 from benchmark.evaluation.tables import counts_table, levels_tables, scores_table
 from benchmark.show import console
 from reports import render
@@ -22,13 +23,18 @@ from runners.metrics.density import by_density
 from runners.metrics.matching import gains
 from runners.metrics.point_files import read_predictions, read_truth
 from runners.metrics.point_ids import Paired, by_order, pair, read_names
-from runners.metrics.radii import Radius, parse_radii
+from runners.metrics.radii import Radius, parse_radii, sized
+
+if TYPE_CHECKING:
+    from reports.style import Plot
 
 __all__ = ["Sweep", "Tried", "evaluate", "paired_files", "score", "try_thresholds"]
 
 _SUFFIX = {"md": "markdown", "csv": "csv", "tex": "latex", "json": "json", "html": "html", "txt": "terminal"}
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100)
 """Pixels at which scores are drawn where no range was asked for (ours)."""
+_DRAWN = 8.0
+"""Pixels within which heads are found in the pictures, where a range alone was asked for that has them (ours)."""
 
 
 class Sweep(NamedTuple):
@@ -54,22 +60,33 @@ def evaluate(options: argparse.Namespace) -> int:
     """
     folder = _folder(options)
     form = _format(options, folder)
-    if options.images is not None and folder is None:
-        raise ValueError("--images draws on these images: say where to with --out FOLDER")
-    if options.images is not None and not options.images.is_dir():
-        raise ValueError(f"--images {options.images} is no folder")
-    if options.names is not None and options.ids == "own":
-        raise ValueError("--names are of images that are numbered by the order of their names: say --ids lexicographic")
+    _check_images(options, folder)
     pairs = paired_files(options.gt, options.pred, options.ids, options.names or options.images, options.missing)
     radii, sweeps = _radii(options.thresholds, pairs)
     drawn = tuple(Radius("px", float(step)) for step in _STEPS) if folder is not None and not sweeps else ()
-    rows = score(pairs, radii, [radius for sweep in sweeps for radius in sweep.radii] + list(drawn))
+    pictured = _pictured(radii, sweeps) if options.images is not None else None
+    paired = radii if pictured is None or pictured in radii else (*radii, pictured)
+    rows = score(pairs, paired, [radius for sweep in sweeps for radius in sweep.radii] + list(drawn))
     tried = try_thresholds(pairs, radii)
     tables = _tables(rows, radii, sweeps, tried, options)
     if folder is not None:
-        _write_folder(folder, options, rows, radii, sweeps[0].radii if sweeps else drawn, tried, tables)
+        figures = _figures(rows, radii, sweeps[0].radii if sweeps else drawn, tried)
+        if pictured is not None:
+            figures.append(_pictures(rows, options.images, pictured))
+        write_folder(folder, tables, figures, rows[["id", "true", "predicted", *(f"tp_{r.name}" for r in radii)]])
+    _show(options, folder, form, tables, _numbers(rows, radii, sweeps, tried) if options.json else {})
+    if folder is not None and not options.json:
+        drawn_at = f"; heads in the pictures are found within {pictured.name}" if pictured is not None else ""
+        console.print(f"written: tables, figures and images.csv in {folder}{drawn_at}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _show(
+    options: argparse.Namespace, folder: Path | None, form: str, tables: Sequence[Table], numbers: dict[str, Any]
+) -> None:
+    """Prints the tables or, for machines, the numbers; or writes the one file of --out."""
     if options.json:
-        print(json.dumps(_finite(_numbers(rows, radii, sweeps, tried)), indent=1))  # noqa: T201
+        print(json.dumps(_finite(numbers), indent=1))  # noqa: T201
     elif options.out is not None and folder is None:
         write_text(options.out, render.several(tables, form))
         console.print(f"written: {options.out}", soft_wrap=True, markup=False)
@@ -79,9 +96,6 @@ def evaluate(options: argparse.Namespace) -> int:
             console.print()
     else:
         print(render.several(tables, form), end="")  # noqa: T201
-    if folder is not None and not options.json:
-        console.print(f"written: tables, figures and images.csv in {folder}", soft_wrap=True, markup=False)
-    return 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -145,12 +159,13 @@ def try_thresholds(pairs: Sequence[Paired], radii: Sequence[Radius]) -> dict[str
 
 
 def _radii(words: Sequence[str] | None, pairs: Sequence[Paired]) -> tuple[tuple[Radius, ...], tuple[Sweep, ...]]:
-    """What the words ask for; without words sigma_s and sigma_l where every head has them, else 4 and 8 px."""
+    """What the words ask for; without words sigma_s and sigma_l where every head has them, else 4 and 8 px.
+
+    Where nobody is annotated nothing says that there are boxes: 4 and 8 px.
+    """
     if not words:
-        boxed = all(
-            one.heads.sigmas is not None or one.heads.boxes is not None for one in pairs if len(one.heads.points)
-        )
-        return parse_radii(["sigma_s", "sigma_l"] if boxed and pairs else ["4", "8"]), ()
+        boxed = any(len(one.heads.points) for one in pairs) and all(sized(one.heads) for one in pairs)
+        return parse_radii(["sigma_s", "sigma_l"] if boxed else ["4", "8"]), ()
     sweeps = tuple(Sweep(word, parse_radii([word])) for word in dict.fromkeys(words) if ":" in word)
     single = [word for word in words if ":" not in word]
     radii = parse_radii(single) if single or not sweeps else ()
@@ -159,6 +174,13 @@ def _radii(words: Sequence[str] | None, pairs: Sequence[Paired]) -> tuple[tuple[
             f"--thresholds has {len(radii)} single radii, at most {metrics.MOST_PAIRED}; give a range, 1:100"
         )
     return radii, sweeps
+
+
+def _pictured(radii: Sequence[Radius], sweeps: Sequence[Sweep]) -> Radius:
+    """The radius at which heads are found in the pictures: the last single one; of a range 8 px, else its largest."""
+    if radii:
+        return radii[-1]
+    return next((radius for radius in sweeps[0].radii if radius.value == _DRAWN), sweeps[0].radii[-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -215,19 +237,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_folder(
-    folder: Path,
-    options: argparse.Namespace,
-    rows: pd.DataFrame,
-    radii: Sequence[Radius],
-    swept: Sequence[Radius],
-    tried: Mapping[str, Tried],
-    tables: Sequence[Table],
-) -> None:
-    """Tables in three formats, figures, and the counts of every image."""
-    from benchmark.evaluation.images import examples
+def _figures(
+    rows: pd.DataFrame, radii: Sequence[Radius], swept: Sequence[Radius], tried: Mapping[str, Tried]
+) -> list[Plot]:
+    """Precision and recall over thresholds on the score, scores over radii, F1 of sparse and dense images."""
     from reports import plots_localisation as plots
-    from reports.plots import save
 
     curves = {name: one.curve for name, one in tried.items() if len(one.curve)}
     found = [plots.precision_recall(curves)] if curves and rows["true"].any() else []
@@ -235,21 +249,30 @@ def _write_folder(
         found.append(plots.by_radius(_by_radius(rows, swept)))
     if radii and rows["true"].any():
         found.append(plots.by_density(by_density(rows, [radius.name for radius in radii])))
-    if options.images is not None and radii:
-        found.append(plots.hits(examples(rows, options.images, radii[-1].name)))
-    for table in tables:
-        for suffix in ("md", "csv", "tex"):
-            write_text(folder / f"{table.name}.{suffix}", render.FORMATS[_SUFFIX[suffix]](table))
-    counts = rows[["id", "true", "predicted", *(f"tp_{radius.name}" for radius in radii)]]
-    write_text(folder / "images.csv", counts.to_csv(index=False, lineterminator="\n"))
-    for plot in found:
-        save(plot, folder)
-        write_text(folder / f"{plot.name}.txt", plot.caption + "\n")
+    return found
+
+
+def _pictures(rows: pd.DataFrame, images: Path, radius: Radius) -> Plot:
+    """False alarms and misses drawn on images."""
+    from benchmark.evaluation.images import examples
+    from reports import plots_localisation as plots
+
+    return plots.hits(examples(rows, images, radius.name))
 
 
 def _by_radius(rows: pd.DataFrame, radii: Sequence[Radius]) -> pd.DataFrame:
     """Precision, recall and F1 at each radius in pixels."""
     return pd.DataFrame([{"radius": radius.value, **metrics.pooled(rows, radius.name)} for radius in radii])
+
+
+def _check_images(options: argparse.Namespace, folder: Path | None) -> None:
+    """Refuses images that would not be used."""
+    if options.images is not None and folder is None:
+        raise ValueError("--images draws on these images: say where to with --out FOLDER")
+    if options.images is not None and not options.images.is_dir():
+        raise ValueError(f"--images {options.images} is no folder")
+    if options.names is not None and options.ids == "own":
+        raise ValueError("--names are of images that are numbered by the order of their names: say --ids lexicographic")
 
 
 def _folder(options: argparse.Namespace) -> Path | None:

@@ -43,18 +43,7 @@ def scores_table(
         best: The threshold of the largest F1 by radius; empty without scores.
     """
     columns = ["P %", "R %", "F1 %", "TP", "FP", "FN", "error px"] + (["AP %"] if precise else [])
-    body = [
-        Row(
-            name,
-            (
-                *(_percent(one[what]) for what in ("precision", "recall", "f1")),
-                *(_whole(one[what]) for what in ("tp", "fp", "fn")),
-                _cell(one["error"], 2),
-                *([_percent(precise[name])] if precise else []),
-            ),
-        )
-        for name, one in scores.items()
-    ]
+    body = [_score_row(name, one, [_percent(precise[name])] if precise else []) for name, one in scores.items()]
     for name, one in means.items():
         shares = [_percent(one[what]) for what in ("precision", "recall", "f1")]
         body.append(Row(f"mean {name}", (*shares, *[Cell()] * (len(columns) - 3))))
@@ -66,17 +55,23 @@ def scores_table(
         caption.append("error: mean distance of matched pairs.")
     if means:
         caption.append("mean: of precision, of recall and of F1 over each whole number of pixels in the range.")
-    if any(one["auc_pr"] is not None for one in means.values()):
-        areas = ", ".join(f"{name} {number(one['auc_pr'], 3, empty='n/a')}" for name, one in means.items())
-        caption.append(f"Area under precision over recall as the radius grows: {areas}.")
     if precise:
-        caption.append("AP: area under the precision envelope over all thresholds on the score.")
-        found = ", ".join(f"{name} {value:.4g}" for name, value in best.items() if isfinite(value))
-        if found:
-            caption.append(f"Threshold of the largest F1, chosen on these very images: {found}.")
-    return Table(
-        "localisation", title, "radius", tuple(Column(c, kind="derived") for c in columns), tuple(body), tuple(caption)
-    )
+        caption += _score_captions(best)
+    made = tuple(Column(c, kind="derived") for c in columns)
+    return Table("localisation", title, "radius", made, tuple(body), tuple(caption))
+
+
+def _score_row(name: str, one: Scores, more: list[Cell]) -> Row:
+    shares = (_percent(one[what]) for what in ("precision", "recall", "f1"))
+    numbers = (_whole(one[what]) for what in ("tp", "fp", "fn"))
+    return Row(name, (*shares, *numbers, _cell(one["error"], 2), *more))
+
+
+def _score_captions(best: Mapping[str, float]) -> list[str]:
+    """What is said where predictions have scores."""
+    found = ", ".join(f"{name} {value:.4g}" for name, value in best.items() if isfinite(value))
+    said = ["AP: area under the precision envelope over all thresholds on the score."]
+    return said + ([f"Threshold of the largest F1, chosen on these very images: {found}."] if found else [])
 
 
 def counts_table(rows: pd.DataFrame, errors: Scores) -> Table:

@@ -12,11 +12,13 @@ from benchmark.names import Choice, parse_choice
 from benchmark.prediction.inputs import Clip, Source, check_numbered, checkpoint, listed, meant_data, named, repeated
 from benchmark.prediction.text import Counted, Origin, Spool, rendered, write, write_points
 from results.atomic import replacing
+from results.spec import LOCALISATION_VERSION
 from results.store import RunFolder
 
 if TYPE_CHECKING:
     from results.spec import RunSpec
     from runners.localizers import Localizer
+    from runners.predict import Predictor
 
 __all__ = ["Counted", "Origin", "Source", "localizer_of", "predict", "rendered"]
 
@@ -37,32 +39,14 @@ def predict(options: argparse.Namespace) -> int:
         StoreError: If the run is not there, or cannot predict.
     """
     folder, selection = checkpoint(options.run, options.output, options.select)
-    data = meant_data(options, folder)
-    media = (
-        named(map(Path, options.images), as_stored=options.as_stored)
-        if data is None
-        else listed(data, options.split, options.data_root)
-    )
-    official = data is not None and (data.name, options.split) == ("nwpu", "hidden")
+    media, official = _media(options, folder)
     _check_outputs(options, media, official)
     from benchmark.prediction.work import Pictures, Work
-    from benchmark.run import devices_of
-    from runners.predict import Predictor
 
     pictures = Pictures(options.overlay, options.overlay_format, options.overlay_size, media)
-    predictor = Predictor(
-        folder,
-        selection,
-        devices_of(options.device)[0],
-        options.threads,
-        tile=options.tile,
-        **({} if options.tile_margin is None else {"margin": options.tile_margin}),
-    )
+    predictor = _predictor(options, folder, selection)
     chosen = _chosen(options, folder, selection, predictor.spec)
-    if _is_submission(options) and predictor.spec.dataset != "nwpu":
-        _warn(f"run {folder.run_id} was trained on {predictor.spec.dataset}, not on nwpu")
-    if selection == "test_oracle":
-        _warn(f"the weights of {folder.run_id} were selected on the test set")
+    _warn_of_weights(options, folder, selection, predictor.spec)
     label, short, localizer = (str(chosen[0]), _short(chosen[0]), chosen[1]) if chosen else ("", "", None)
     work = Work(predictor, localizer, short, pictures, every=options.every or 1, fps=options.fps)
     spool = Spool()
@@ -79,6 +63,30 @@ def predict(options: argparse.Namespace) -> int:
         _warn(f"stopped; what was done until then is written: {work.done} of {len(media)}")
         return 130
     return 1 if work.failed else 0
+
+
+def _media(options: argparse.Namespace, folder: RunFolder) -> tuple[Sequence[Source | Clip], bool]:
+    """What is predicted, and whether it is the part of NWPU-Crowd that its server scores."""
+    data = meant_data(options, folder)
+    if data is None:
+        return named(map(Path, options.images), as_stored=options.as_stored), False
+    return listed(data, options.split, options.data_root), (data.name, options.split) == ("nwpu", "hidden")
+
+
+def _predictor(options: argparse.Namespace, folder: RunFolder, selection: str) -> Predictor:
+    from benchmark.run import devices_of
+    from runners.predict import Predictor
+
+    margin = {} if options.tile_margin is None else {"margin": options.tile_margin}
+    return Predictor(folder, selection, devices_of(options.device)[0], options.threads, tile=options.tile, **margin)
+
+
+def _warn_of_weights(options: argparse.Namespace, folder: RunFolder, selection: str, spec: RunSpec) -> None:
+    """Says where the weights do not suit what is made of them."""
+    if _is_submission(options) and spec.dataset != "nwpu":
+        _warn(f"run {folder.run_id} was trained on {spec.dataset}, not on nwpu")
+    if selection == "test_oracle":
+        _warn(f"the weights of {folder.run_id} were selected on the test set")
 
 
 def _is_submission(options: argparse.Namespace) -> bool:
@@ -215,8 +223,12 @@ _READS = {"density": "a density", "points": "proposals"}
 def _threshold_of(folder: RunFolder, choice: Choice, localizer: Localizer, selection: str) -> tuple[float | None, str]:
     """The threshold of a localizer where none was typed, and where it is from.
 
-    First the one that was chosen on the validation split when these weights were scored with this very localizer (by
-    the dataset's main radius, where it was scored with several), else the published one; None if there is neither.
+    First the one that was chosen on the validation split when these weights were scored with this very localizer by
+    the metrics' present version, by F1 at the dataset's main radius; at another one where it is the only threshold.
+    Else the published one; None if there is neither.
+
+    Raises:
+        ValueError: If several thresholds were chosen and none, or more than one, at the dataset's main radius.
     """
     from runners import data, localizers
 
@@ -229,9 +241,18 @@ def _threshold_of(folder: RunFolder, choice: Choice, localizer: Localizer, selec
         and found.localisation.selection == selection
         and (found.localisation.localizer, found.localisation.version) == (choice.name, localizer.version)
         and found.localisation.params == params
+        and found.localisation.metrics == LOCALISATION_VERSION
     ]
     if not scored:
         return localizer.published, "as published"
     main = data.load(folder.spec().dataset).main_radius
-    best = min(scored, key=lambda found: found.localisation.main != main)
-    return best.threshold, f"chosen on the validation split by F1 at {best.localisation.main}"
+    best = [found for found in scored if found.localisation.main == main] or scored
+    if len({found.threshold for found in best}) > 1:
+        known = sorted((found.localisation.main, found.threshold or 0.0) for found in best)
+        told = ", ".join(f"{threshold:.6g} by F1 at {radius}" for radius, threshold in dict.fromkeys(known))
+        raise ValueError(
+            f"localizer {choice}: several thresholds were chosen on the validation split of run {folder.run_id}: "
+            f"{told}; give one, for instance --localizer "
+            f"'{Choice(choice.name, {**choice.params, 'threshold': known[0][1]})}'"
+        )
+    return best[0].threshold, f"chosen on the validation split by F1 at {best[0].localisation.main}"

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from runners.metrics.point_files import guarded
+
 if TYPE_CHECKING:
     from results.spec import RunSpec
 
@@ -95,9 +97,10 @@ def write(form: str, stream: TextIO, counted: Iterable[Counted], origin: Origin)
 
     Args:
         form: `table`, 80 columns, a video being one line; `csv` with the columns id, count, path, and with videos frame
-            and seconds; `json` with points and scores too, if there are any; `nwpu`, lines of "id count"; or
-            `nwpu-points`, lines of "id n x y x y ...". Counts have all their digits in `csv` and `json`, four decimals
-            in `nwpu`; the coordinates of `nwpu-points` are rounded to integers.
+            and seconds, ids and paths guarded (`point_files.guarded`); `json` with points and scores too, if there are
+            any; `nwpu`, lines of "id count"; or `nwpu-points`, lines of "id n x y x y ...". Counts have all their
+            digits in `csv` and `json`, four decimals in `nwpu`; the coordinates of `nwpu-points` are rounded to
+            integers.
         stream: Where to.
         counted: What was predicted.
         origin: By what.
@@ -117,7 +120,8 @@ def write(form: str, stream: TextIO, counted: Iterable[Counted], origin: Origin)
 def write_points(form: str, stream: TextIO, counted: Iterable[Counted], origin: Origin) -> None:
     """Writes the points: `json` and `nwpu-points` as `write` does, `csv` with the columns image, x, y, score.
 
-    In `csv` an image without people has one row with its id alone, so that it is known to have been predicted.
+    In `csv` an image without people has one row with its id alone, so that it is known to have been predicted; ids are
+    guarded (`point_files.guarded`), which `benchmark evaluate` undoes.
     """
     if form != "csv":
         write(form, stream, counted, origin)
@@ -127,9 +131,10 @@ def write_points(form: str, stream: TextIO, counted: Iterable[Counted], origin: 
     for image in counted:
         points = image.points or []
         scores: list[float] | list[str] = [""] * len(points) if image.scores is None else image.scores
+        name = guarded(image.id)
         if not points:
-            writer.writerow((image.id, "", "", ""))
-        writer.writerows((image.id, x, y, score) for (x, y), score in zip(points, scores, strict=True))
+            writer.writerow((name, "", "", ""))
+        writer.writerows((name, x, y, score) for (x, y), score in zip(points, scores, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -146,7 +151,7 @@ def _write_csv(stream: TextIO, counted: Iterable[Counted], timed: bool) -> None:
     writer.writerow(("id", "count", "path", *(("frame", "seconds") if timed else ())))
     for image in counted:
         when = ("" if image.frame is None else image.frame, "" if image.seconds is None else f"{image.seconds:.3f}")
-        writer.writerow((image.id, repr(image.people), image.path, *(when if timed else ())))
+        writer.writerow((guarded(image.id), repr(image.people), guarded(image.path), *(when if timed else ())))
 
 
 def _write_json(stream: TextIO, counted: Iterable[Counted], origin: Origin) -> None:

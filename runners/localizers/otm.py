@@ -17,6 +17,11 @@ __all__ = ["OTM", "OTMResult", "otm"]
 
 Array = NDArray[np.float64]
 
+MOST = 50_000
+"""People of one image (ours), above any annotated one. More is a density that has diverged.
+
+It is no parameter of `OTM`: it changes no result, and parameters name what was measured.
+"""
 LEAST = 1e-12
 """Cells up to this are empty [code]; it is also added to the columns' masses [code]."""
 
@@ -86,7 +91,7 @@ class OTM(Localizer):
 
     Raises:
         ValueError: If a parameter is out of range; from calls, if the density is missing, has another shape or values
-            that are NaN, infinite or negative.
+            that are NaN, infinite or negative, or stands for more than `MOST` people.
         TypeError: If a parameter is of another type.
     """
 
@@ -171,7 +176,7 @@ def otm(
     checked = density_of(Field(stride, size, density))
     official = variant == "official"
     inside = checked if official else checked * _shares(checked, stride, size)
-    count = int(inside.sum() + 0.5)
+    count = _people(inside)
     if init is None and count:
         init = _initial(checked, stride, size, count, seed, official=official)
     points = _checked_points(init, count)
@@ -180,14 +185,24 @@ def otm(
     offset = 0.0 if official and stride == 1 else 0.5
     cells = _cells(inside, stride, count, offset)
     started, done, move, spread = points, 0, np.zeros(1), np.zeros(1)
-    while done < rounds:
+    while done < rounds and not (done and move.mean() < 1 and move.max() < stride):
         solved = transport(cells, points, variance=variance, blur=blur, scaling=scaling)
         new, spread = _moved(solved, points, variance, extra=LEAST if official else 0.0)
         move = np.sqrt(((new - points) ** 2).sum(axis=1))
         points, done = new, done + 1
-        if move.mean() < 1 and move.max() < stride:
-            break
     return OTMResult(points, 1 / (1 + spread), done, (float(move.mean()), float(move.max())), started)
+
+
+def _people(inside: Array) -> int:
+    """The sum of the density as a whole number, within bounds."""
+    with np.errstate(over="ignore"):
+        total = float(inside.sum())
+    if not total + 0.5 < MOST + 1:
+        raise ValueError(
+            f"the density's sum is {total:.6g} people, and OT-M places at most {MOST} in one image; has the model "
+            "diverged? Split an image that really has more, or take another localizer"
+        )
+    return int(total + 0.5)
 
 
 def _moved(solved: Transport, points: Array, variance: float, extra: float) -> tuple[Array, Array]:

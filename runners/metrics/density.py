@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from runners.metrics.localisation import SCENE_BOUNDS, scene_level, scores_of
+from runners.metrics.localisation import scores_of
+from runners.metrics.radii import SCENE_BOUNDS, scene_level
 
 __all__ = ["by_density", "spacing"]
 

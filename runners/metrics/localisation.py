@@ -95,11 +95,19 @@ def image_points(
     points, scores = _by_score(located)
     true = np.asarray(heads.points, np.float32).reshape(-1, 2)
     height, width = size if size is not None else (None, None)
-    levels = box_levels(heads)
-    row: dict[str, Any] = {
-        "id": id,
-        "height": height,
-        "width": width,
+    row: dict[str, Any] = {"id": id, "height": height, "width": width}
+    row |= _places(true, points, scores, box_levels(heads))
+    paired = list(radii) if pairs and len(radii) <= MOST_PAIRED else []
+    for radius in paired:
+        row |= _paired(radius, heads, true, points)
+    counted = [radius for radius in dict.fromkeys([*radii, *sweep]) if f"tp_{radius.name}" not in row]
+    sizes = matched_counts(true, points, [radius.of(heads) for radius in counted])
+    return row | {f"tp_{radius.name}": size for radius, size in zip(counted, sizes, strict=True)}
+
+
+def _places(true: NDArray[Any], points: NDArray[Any], scores: Floats | None, levels: Ints | None) -> dict[str, Any]:
+    """What a row keeps of both sides."""
+    return {
         "true": len(true),
         "predicted": len(points),
         "points": points.ravel(),
@@ -107,12 +115,6 @@ def image_points(
         "heads": true.ravel(),
         "levels": None if levels is None else levels.astype(np.int8),
     }
-    paired = list(radii) if pairs and len(radii) <= MOST_PAIRED else []
-    for radius in paired:
-        row |= _paired(radius, heads, true, points)
-    counted = [radius for radius in dict.fromkeys([*radii, *sweep]) if f"tp_{radius.name}" not in row]
-    sizes = matched_counts(true, points, [radius.of(heads) for radius in counted])
-    return row | {f"tp_{radius.name}": size for radius, size in zip(counted, sizes, strict=True)}
 
 
 def _paired(radius: Radius, heads: Heads, true: NDArray[Any], points: NDArray[Any]) -> dict[str, Any]:
@@ -261,19 +263,16 @@ def _by_scene(rows: pd.DataFrame, name: str) -> list[dict[str, Any]]:
 def swept(rows: pd.DataFrame, radii: Sequence[Radius | str]) -> dict[str, float | None]:
     """Means over radii, as UCF-QNRF is scored over 1, 2, ..., 100 pixels.
 
-    What QNRF's "AUC" is the papers do not say. Two readings are given: `f1`, the mean F1, and `auc_pr`, the area under
-    precision over recall as the radius grows (trapezoids, from the smallest radius to the largest). With one set of
-    points P / R is the same at every radius, so that curve is a straight line and its area at most 1/2.
-
-    If their means are over the same radii, neither reading gives the AUC of 0.714 that the authors of QNRF print beside
-    a precision of 75.8 % and a recall of 59.75 %: F1 is concave, so its mean is at most that of the means, 0.668.
+    The authors of QNRF print an "AUC" too; what it is the papers do not say, so none is computed here. It is not the
+    mean F1: beside a precision of 75.8 % and a recall of 59.75 % they print an AUC of 0.714, and if all three are over
+    the same radii, a mean F1 is at most the F1 of these means, 0.668, as F1 is concave.
 
     Args:
         rows: One row of `image_points` an image.
         radii: `Radius` or their names, the smallest first.
 
     Returns:
-        `precision, recall, f1` (means over the radii) and `auc_pr`; None where undefined.
+        `precision, recall, f1`, means over the radii; None where undefined.
 
     Raises:
         ValueError: If there are no radii, or the rows were not scored at one of them.
@@ -283,13 +282,10 @@ def swept(rows: pd.DataFrame, radii: Sequence[Radius | str]) -> dict[str, float 
     names = [radius if isinstance(radius, str) else radius.name for radius in radii]
     found = [pooled(rows, name) for name in names]
     columns = {what: [one[what] for one in found] for what in ("precision", "recall", "f1")}
-    means = {
+    return {
         what: None if any(value is None for value in values) else float(np.mean(np.asarray(values, float)))
         for what, values in columns.items()
     }
-    defined = means["precision"] is not None and means["recall"] is not None
-    area = float(np.trapezoid(columns["precision"], columns["recall"])) if defined else None
-    return means | {"auc_pr": area}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -18,17 +18,27 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array, csr_matrix
 from scipy.sparse.csgraph import maximum_flow, min_weight_full_bipartite_matching
 from scipy.spatial import cKDTree
 
-__all__ = ["MAX_PAIRS", "Matching", "gains", "match", "matched_count", "matched_counts"]
+__all__ = ["MAX_MATCHED", "MAX_PAIRS", "Matching", "gains", "match", "matched_count", "matched_counts"]
 
 MAX_PAIRS = 10_000_000
 """Pairs within the radius that one image may have (ours): 1.2 GB. More is a radius that holds the whole crowd."""
 
+MAX_MATCHED = 4_000_000
+"""Of these `match` takes so many (ours), about half a minute's work, unless they are more than a fourth of all."""
+
 _FEW_PAIRS = 20_000
 """Up to so many pairs, growing a matching path by path is faster than scipy's maximum flow."""
+
+_FULL = 4
+"""With more than a fourth of all pairs possible, and more than `_FEW_PAIRS`, a full table of costs is faster."""
+
+_LADDER = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Shares of the smallest radius that are tried before it: in a dense image all are matched by the first of them."""
 
 _SLACK = 1 + 1e-9
 """The tree compares squares; it is asked for a little more, and what it finds is compared exactly."""
@@ -68,7 +78,7 @@ def match(true: ArrayLike, predicted: ArrayLike, radius: ArrayLike) -> Matching:
 
     Raises:
         ValueError: If a shape is wrong, a number is not finite, a radius is negative, or there are more than
-            `MAX_PAIRS` possible pairs.
+            `MAX_PAIRS`, or `MAX_MATCHED`, possible pairs.
     """
     heads, points, radii = _checked(true, predicted, [radius])
     rows, columns = np.lexsort((radii[0], *heads.T[::-1])), np.lexsort(points.T[::-1])
@@ -100,6 +110,10 @@ def matched_counts(true: ArrayLike, predicted: ArrayLike, radii: Sequence[ArrayL
     pairs, reach, last = _NO_PAIRS, np.full(len(heads), -1.0), np.full(len(heads), np.inf)
     graph: _Graph | None = None
     # By increasing radius: what has been matched stays matched, and when all are, a larger radius needs no search.
+    steps = len(values)
+    smallest = min(values, key=lambda radius: float(radius.sum()))
+    if _expected(heads, points, smallest) > _FEW_PAIRS:
+        values = [*values, *(share * smallest for share in _LADDER)]
     order = sorted(range(len(values)), key=lambda place: float(values[place].sum()))
     for step, place in enumerate(order):
         radius = values[place]
@@ -118,7 +132,7 @@ def matched_counts(true: ArrayLike, predicted: ArrayLike, radii: Sequence[ArrayL
                 graph = _graph(rows, columns, len(heads), len(points), graph if grows else None)
                 size = _grown(graph)
         found[place], last = size, radius
-    return [found[place] for place in range(len(values))]
+    return [found[place] for place in range(steps)]
 
 
 def gains(true: ArrayLike, predicted: ArrayLike, scores: ArrayLike, radius: ArrayLike) -> NDArray[np.bool_]:
@@ -214,11 +228,22 @@ def _augment(graph: _Graph, first: int) -> bool:
 def _cheapest(pairs: Matching, n: int, m: int) -> Ints:
     """Places in `pairs` of a maximum matching of least total distance.
 
-    Every head has a column of its own that stands for being missed, at a cost above the total of any matching; then a
-    full assignment of least cost is a maximum matching of least distance.
+    What is no pair costs more than the total of any matching; then a full assignment of least cost is a maximum
+    matching of least distance. In a sparse table every head has a column of its own that stands for being missed.
     """
     costs = pairs.distance + 1.0  # a cost of 0 would be no entry; one more for each pair changes nothing
     missed = (costs.max() + 1.0) * (min(n, m) + 1.0)
+    crowded = len(costs) > _FEW_PAIRS and _FULL * len(costs) > n * m
+    if len(costs) > MAX_MATCHED and not crowded:
+        raise ValueError(
+            f"{n} heads and {m} predictions have {len(costs)} pairs within their radii, those of least distance are "
+            f"found among at most {MAX_MATCHED}: use a smaller radius, or a range such as 1:100, which only counts them"
+        )
+    if crowded:
+        full, place = np.full((n, m), missed), np.full((n, m), -1, np.int32)
+        full[pairs.true, pairs.predicted], place[pairs.true, pairs.predicted] = costs, np.arange(len(costs))
+        chosen = place[linear_sum_assignment(full)]
+        return chosen[chosen >= 0].astype(np.int64)
     every = np.arange(n)
     rows, columns = np.concatenate([pairs.true, every]), np.concatenate([pairs.predicted, m + every])
     table = csr_matrix((np.concatenate([costs, np.full(n, missed)]), (rows, columns)), shape=(n, m + n))
@@ -269,6 +294,13 @@ def _pairs(heads: Floats, points: Floats, radii: Floats) -> Matching:
     distance = np.sqrt(difference[:, 0] ** 2 + difference[:, 1] ** 2)
     inside = distance <= radii[row]
     return Matching(row[inside], column[inside], distance[inside])
+
+
+def _expected(heads: Floats, points: Floats, radii: Floats) -> float:
+    """How many pairs there would be if both sides were spread evenly over the rectangle that holds the heads."""
+    area = float(np.prod(np.ptp(heads, axis=0)))
+    share = np.pi * float((radii**2).mean()) / area if area else 1.0
+    return len(heads) * len(points) * min(share, 1.0)
 
 
 def _many(heads: Floats, points: Floats) -> bool:

@@ -7,6 +7,7 @@ All coordinates are (x, y) in pixels of the stored image. Three forms are read, 
   all lines have the same fields. An image without points is `id 0`.
 * CSV with a header, one line a point. Annotation: `image,x,y`, further `sigma_s,sigma_l`, `level`, `x1,y1,x2,y2` in any
   order. Prediction: `image,x,y`, further `score`. Other columns are left out. An image without points: `empty.jpg,,`.
+  An apostrophe before `=`, `+`, `-` or `@` at the start of a name, which `guarded` sets, is taken away.
 * JSON. `{id: points}`, where points are `[[x, y], ...]` or an object with `points` and, of the same length, `scores` of
   a prediction, `boxes` (x1, y1, x2, y2), `sigmas` (sigma_s, sigma_l), `levels` of an annotation; or a list of such
   objects that have an `id` too, alone or as `{"images": [...]}`, which `benchmark predict --format json` writes. A
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from runners.data.reading import DataError, limit, read_text
 from runners.metrics.radii import Heads
 
-__all__ = ["Predicted", "read_predictions", "read_truth"]
+__all__ = ["Predicted", "guarded", "read_predictions", "read_truth"]
 
 FARTHEST = 10_000_000
 """Coordinates, and sides of boxes, beyond this many pixels are no image's (ours)."""
@@ -54,6 +55,8 @@ _JSON: dict[_Kind, dict[str, tuple[str, ...]]] = {
 """Keys of an image in a JSON file, and the fields that their items hold."""
 _IMAGE = ("image", "id", "name", "filename", "file")
 _SHOWN = 60
+_FORMULA = tuple("=+-@\t\r")
+"""What a spreadsheet takes for the beginning of a formula."""
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +78,16 @@ class _Image(NamedTuple):
 
     fields: dict[str, Floats]
     where: str
+
+
+def guarded(name: str) -> str:
+    """A name for a cell of a CSV file that no spreadsheet takes for a formula: '=x for =x. The reader undoes it."""
+    return f"'{name}" if name.lstrip("'").startswith(_FORMULA) else name
+
+
+def _unguarded(cell: str) -> str:
+    """The name that `guarded` was given."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def read_truth(path: str | Path) -> dict[str, Heads]:
@@ -236,7 +249,7 @@ def _from_csv(path: Path, text: str, kind: _Kind) -> Iterator[tuple[str, _Image]
             where = f"line {reader.line_num}"
             if len(cells) != width:
                 raise DataError(f"{path}: {where} has {len(cells)} fields; the header has {width}")
-            image, values = cells[places[0]], [cells[place] for place in places[1:]]
+            image, values = _unguarded(cells[places[0]]), [cells[place] for place in places[1:]]
             if not image:
                 raise DataError(f"{path}: {where} names no image")
             points, _ = found.setdefault(image, ([], reader.line_num))
@@ -248,7 +261,10 @@ def _from_csv(path: Path, text: str, kind: _Kind) -> Iterator[tuple[str, _Image]
         raise DataError(f"{path}: has no header; expected image,x,y")
     for image, (points, line) in found.items():
         where = f"the image {_short(image)} from line {line}"
-        yield image, _Image(_columns(path, where, names, np.array(points, float).reshape(-1, len(names))), where)
+        values = np.array(points, float).reshape(-1, len(names))
+        bare = len(points) > 0 and names[-1] == "score" and bool(np.isnan(values[:, -1]).all())
+        known = names[:-1] if bare else names  # an image whose scores are all left open has none
+        yield image, _Image(_columns(path, where, known, values[:, : len(known)]), where)
 
 
 def _header(path: Path, cells: list[str], kind: _Kind) -> tuple[tuple[str, ...], list[int]]:
@@ -271,10 +287,10 @@ def _header(path: Path, cells: list[str], kind: _Kind) -> tuple[tuple[str, ...],
 
 
 def _numbers(path: Path, where: str, names: tuple[str, ...], values: list[str]) -> list[float]:
-    """One point; an empty optional field of an annotation is NaN."""
+    """One point; an empty optional field is NaN."""
     found = []
     for name, value in zip(names, values, strict=True):
-        if not value and name not in ("x", "y", "score"):
+        if not value and name not in ("x", "y"):
             found.append(float("nan"))
             continue
         try:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from losses.discovery import suggestion
 
-__all__ = ["BOX_BOUNDS", "SCENE_BOUNDS", "Heads", "Radius", "box_levels", "parse_radii", "scene_level"]
+__all__ = ["BOX_BOUNDS", "SCENE_BOUNDS", "Heads", "Radius", "box_levels", "parse_radii", "scene_level", "sized"]
 
 BOX_BOUNDS = (10, 10**2, 10**3, 10**4, 10**5)
 """Box areas, px^2, that part the box levels A0 to A5 of NWPU-Crowd; an area at a bound is of the upper level (ours)."""
@@ -134,16 +134,30 @@ def scene_level(people: ArrayLike) -> Ints:
     return np.digitize(np.asarray(people), SCENE_BOUNDS, right=True)
 
 
+def sized(heads: Heads) -> bool:
+    """Whether sigma_s and sigma_l of every head are known; so of an image without people."""
+    found = _stated(heads)
+    return not len(heads.points) or (
+        found is not None and len(found) == len(heads.points) and bool(np.isfinite(found).all())
+    )
+
+
+def _stated(heads: Heads) -> Floats | None:
+    """(sigma_s, sigma_l), float64 [n, 2], as stated or from the boxes, NaN where unknown; None without both."""
+    if heads.sigmas is not None:
+        return np.asarray(heads.sigmas, np.float64).reshape(-1, 2)
+    if heads.boxes is None:
+        return None
+    sides = np.abs(heads.boxes[:, 2:] - heads.boxes[:, :2])
+    return np.stack([sides.min(axis=1), np.sqrt((sides**2).sum(axis=1))], axis=1) / 2
+
+
 def _sigmas(heads: Heads, name: str) -> Floats:
     """(sigma_s, sigma_l) of each head, float64 [n, 2]."""
-    if heads.sigmas is not None:
-        found = np.asarray(heads.sigmas, np.float64).reshape(-1, 2)
-    elif heads.boxes is not None:
-        sides = np.abs(heads.boxes[:, 2:] - heads.boxes[:, :2])
-        found = np.stack([sides.min(axis=1), np.sqrt((sides**2).sum(axis=1))], axis=1) / 2
-    elif not len(heads.points):
+    found = _stated(heads)
+    if found is None and not len(heads.points):
         return np.zeros((0, 2))
-    else:
+    if found is None:
         raise ValueError(
             f"the radius {name} needs the heads' boxes, and the annotation has none; give pixels, such as 8px"
         )

@@ -152,6 +152,45 @@ def test_without_boxes_and_scores_pixels_are_taken(files: tuple[str, ...], capsy
     assert "average_precision" not in found["4px"]
 
 
+BOXES = {
+    "some heads have none": [[7, 6, 13, 14], [None] * 4, [87, 16, 93, 24]],
+    "no head has one": [[None] * 4] * 3,
+    "one side is open": [[7, 6, 13, 14], [47, 46, 53, 54], [87, 16, None, 24]],
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_boxes_of_some_heads_choose_pixels(
+    files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Half the heads have a size: sigma_s would need all."""
+    annotated = {"points": HEADS["a"], "boxes": BOXES[name]}
+    (tmp_path / "some.json").write_text(json.dumps(HEADS | {"a": annotated}))
+    assert list(numbers(capsys, "--gt", tmp_path / "some.json", *files[2:])["radii"]) == ["4px", "8px"]
+    whole = {k: {"points": v, "boxes": [[x - 3, y - 4, x + 3, y + 4] for x, y in v]} for k, v in HEADS.items()}
+    whole["a"]["boxes"] = BOXES[name]
+    (tmp_path / "most.json").write_text(json.dumps(whole))
+    assert list(numbers(capsys, "--gt", tmp_path / "most.json", *files[2:])["radii"]) == ["4px", "8px"]
+
+
+def test_nobody_annotated_chooses_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gt.txt").write_text("1 0\n2 0\n")
+    (tmp_path / "pred.txt").write_text("1 1 5 5\n2 0\n")
+    found = numbers(capsys, "--gt", tmp_path / "gt.txt", "--pred", tmp_path / "pred.txt")["radii"]
+    assert list(found) == ["4px", "8px"]
+    assert found["4px"]["fp"] == 1
+
+
+def test_a_perfect_method_has_nothing_below_one(files: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    words = (*files[:2], "--pred", files[1], "--thresholds", "1:9")
+    assert numbers(capsys, *words)["sweeps"] == {"1:9": {"precision": 1.0, "recall": 1.0, "f1": 1.0}}
+    assert evaluate(*words) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"mean 1:9 │ 100\.00 │ 100\.00 │ 100\.00", printed)
+    assert "over precision" not in printed
+    assert "precision over recall" not in printed
+
+
 @pytest.mark.parametrize("form", ["markdown", "csv", "latex", "latex-table", "html", "json", "terminal"])
 def test_formats(files: tuple[str, ...], capsys: pytest.CaptureFixture[str], form: str) -> None:
     assert evaluate(*files, "--format", form) == 0
@@ -196,6 +235,71 @@ def test_a_folder_gets_everything(scored: tuple[str, ...], tmp_path: Path) -> No
     with (out / "hits.csv").open() as file:
         drawn = [(row["title"], row["id"], row["found"], row["missed"], row["false"]) for row in csv.DictReader(file)]
     assert drawn == [("worst", "b", "0", "1", "0"), ("best", "a", "2", "1", "1")]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Image files for two of the annotated images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(np.full((80, 100, 3), 90, np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize(("words", "radius"), [("1:50", "8px"), ("1:5", "5px"), ("20:30", "30px")])
+def test_pictures_of_a_range_are_drawn_at_one_radius(
+    files: tuple[str, ...], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, radius: str
+) -> None:
+    out = tmp_path / "scored"
+    assert evaluate(*files, "--thresholds", words, "--out", out, "--images", images) == 0
+    assert f"heads in the pictures are found within {radius}" in " ".join(capsys.readouterr().out.split())
+    with (out / "hits.csv").open() as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert rows["a"]["radius"] == radius
+    assert int(rows["a"]["found"]) == matched_count(HEADS["a"], FOUND["a"], float(radius.removesuffix("px")))
+    assert f"within {radius}" in (out / "hits.txt").read_text()
+    with (out / "images.csv").open() as file:
+        assert next(csv.reader(file)) == ["id", "true", "predicted"]  # no column of a radius that was not asked for
+
+
+def test_a_folder_holds_one_evaluation(scored: tuple[str, ...], images: Path, tmp_path: Path) -> None:
+    """What an earlier evaluation left is taken away, and nothing else, whatever its list says."""
+    out, fresh = tmp_path / "scored", tmp_path / "fresh"
+    out.mkdir()
+    (out / "by_radius.svg").write_text("mine")
+    assert evaluate(*scored, "--out", out, "--images", images) == 0
+    assert (out / "hits.png").is_file()
+    (out / "notes.txt").write_text("mine")
+    with (out / "evaluation_files.txt").open("a") as file:
+        file.write("notes.txt\n../gt.csv\n" + str(tmp_path / "pred.csv") + "\n\n.\n")
+    words = (*scored, "--thresholds", "4", "--out")
+    assert evaluate(*words, out) == 0
+    assert evaluate(*words, fresh) == 0
+    left = {path.name: path.read_bytes() for path in fresh.iterdir()}
+    assert "hits.png" not in left
+    found = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert found == left | {"by_radius.svg": b"mine", "notes.txt": b"mine"}
+    assert (tmp_path / "gt.csv").is_file()
+    assert (tmp_path / "pred.csv").is_file()
+
+
+def test_a_file_that_no_evaluation_wrote_stays(files: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / "scored"
+    (out / "people.md").mkdir(parents=True)
+    (out / "hits.png").write_text("mine")
+    assert evaluate(*files, "--thresholds", "1:4", "--out", out) == 0
+    assert (out / "hits.png").read_text() == "mine"
+
+
+def test_no_name_is_a_formula(tmp_path: Path) -> None:
+    name = "=HYPERLINK(1)"
+    for file in ("gt.json", "pred.json"):
+        (tmp_path / file).write_text(json.dumps({name: [[1, 1]], "-1": [], "'b": []}))
+    words = ("--gt", tmp_path / "gt.json", "--pred", tmp_path / "pred.json")
+    assert evaluate(*words, "--out", tmp_path / "new") == 0
+    with (tmp_path / "new" / "images.csv").open() as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [f"'{name}", "'-1", "'b"]
 
 
 def test_ids_by_the_order_of_names(files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

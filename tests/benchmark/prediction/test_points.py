@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from benchmark.cli import main
+from benchmark.names import parse_choice
+from benchmark.prediction.command import _threshold_of
 from results.schema import Localisation
-from results.spec import EvaluationSpec, LocalisationSpec
+from results.spec import LOCALISATION_VERSION, EvaluationSpec, LocalisationSpec
 from results.store import RunFolder
-from runners import localizers
+from runners import data, localizers
 from runners.data.reading import read_image
 from runners.localizers import Field
 from runners.predict import Predictor
@@ -113,6 +115,40 @@ def test_the_threshold_is_the_one_that_was_chosen_on_val(
     assert used("lm[refine=true]") == "lm[refine=true,threshold=0.7]"
     assert used("lm[threshold=0.01]") == "lm[threshold=0.01]"
     assert used("otm") == "otm"
+
+
+def test_a_threshold_of_other_metrics_is_not_taken_and_of_several_none_is_guessed(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, spec = trained.copy(tmp_path), trained.run("pml").spec()
+    lm = localizers.build("lm")
+
+    def threshold() -> float | None:
+        return _threshold_of(folder, parse_choice("lm"), lm, "val")[0]
+
+    _scored(folder, 0.3, metrics=LOCALISATION_VERSION + 1)
+    _scored(folder, 0.4, metrics=LOCALISATION_VERSION - 1)
+    assert threshold() is None
+    _scored(folder, 0.021, main="4px")
+    assert threshold() == 0.021
+    _scored(folder, 0.021, main="2px", radii=("2px",))  # another radius, the same threshold
+    assert threshold() == 0.021
+    _scored(folder, 0.5, main="sigma_l", radii=("sigma_l",))
+    with pytest.raises(
+        ValueError, match=r"several .*: 0\.021 by F1 at 2px, 0\.021 by F1 at 4px, 0\.5 by F1 at sigma_l"
+    ):
+        threshold()
+    image = next((trained.root / "test").glob("*.png"))
+    assert predict(trained, image, "--localizer", "lm", store=tmp_path / "runs") == 2
+    assert "give one, for instance --localizer 'lm[threshold=0.021]'" in capsys.readouterr().err
+    _scored(folder, 0.022)
+    assert data.load(spec.dataset).main_radius == "8px"
+    assert threshold() == 0.022
+    _scored(folder, 0.022, radii=("8px",))
+    assert threshold() == 0.022
+    _scored(folder, 0.023, radii=("1:9",))
+    with pytest.raises(ValueError, match=r"0\.022 by F1 at 8px, 0\.023 by F1 at 8px; give one"):
+        threshold()
 
 
 def test_pictures_lie_beside_and_have_names_of_their_own(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from dataclasses import replace
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark.prediction.text import Counted, Origin, Spool, rendered, write_points
-from runners.metrics.point_files import read_predictions
+from runners.data.reading import DataError
+from runners.metrics.point_files import _unguarded, guarded, read_predictions
 from tests.reports.fake_store import fake_spec
 
 COUNTED = [
@@ -117,3 +121,36 @@ def test_points_are_read_by_the_evaluation(tmp_path: Path, ending: str) -> None:
         np.testing.assert_array_equal(found[image.id].points, points.round() if ending == "txt" else points)
         if ending != "txt":
             np.testing.assert_array_equal(found[image.id].scores, image.scores)
+
+
+RISKY = ["=1+1", "+a", "-a.jpg", "@x", "'=1+1", "''-b", "'quoted", "plain=", "\t=z"]
+
+
+def test_no_cell_is_a_formula_and_ids_are_read_as_they_were(tmp_path: Path) -> None:
+    images = [Counted(n, f"{n}/x.png", 2.0, *(([[1.0, 2.0]], [0.5]) if k % 2 else ([],))) for k, n in enumerate(RISKY)]
+    path = tmp_path / "points.csv"
+    with path.open("w", newline="") as stream:
+        write_points("csv", stream, images, ORIGIN)
+    for text in (rendered("csv", images, ORIGIN), path.read_text()):
+        cells = [cell for line in csv.reader(io.StringIO(text, newline="")) for cell in line]
+        assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
+        assert {"'=1+1", "''=1+1", "'quoted", "plain="} <= set(cells)
+    assert list(read_predictions(path)) == RISKY
+
+
+@given(st.text("=+-@'a \t", min_size=1, max_size=6))
+def test_guarding_is_undone(name: str) -> None:
+    assert _unguarded(guarded(name)) == name
+    assert not guarded(name).startswith(("=", "+", "-", "@", "\t"))
+
+
+def test_points_without_scores_are_read_without(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    with path.open("w", newline="") as stream:
+        write_points("csv", stream, [Counted("a", "a.png", 2.0, [[1.0, 2.0], [3.0, 4.0]]), COUNTED[2]], ORIGIN)
+    found = read_predictions(path)
+    assert found["a"].points.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert [one.scores for one in found.values()] == [None, None]
+    path.write_text("image,x,y,score\na,1,2,\na,3,4,0.5\n")
+    with pytest.raises(DataError, match="'a' from line 2: score of point 1 is nan; expected a finite number"):
+        read_predictions(path)

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from runners import localizers
 from runners.localizers import Field, _draw
+from runners.localizers import otm as otm_file
 from runners.localizers.otm import otm
 from tests.references import naive_otm
 from tests.runners.localizers.crowds import blobs, crowd
@@ -182,6 +183,23 @@ def test_tens_of_thousands_of_people() -> None:
     found = localizers.build("otm", rounds=1)(Field(8, (512, 512), density))
     assert len(found.points) == 20_000
     assert ((found.points >= [240, 160]) & (found.points <= [304, 224])).all()
+
+
+def test_more_people_than_a_picture_holds_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A density that has diverged would keep the machine busy for minutes."""
+    monkeypatch.setattr(otm_file, "transport", None)  # would be a TypeError
+    density = np.random.default_rng(0).random((96, 128))
+    for people in (otm_file.MOST + 1, 197_000, 1e300):
+        diverged = Field(8, (768, 1024), density * (people / density.sum()))
+        with pytest.raises(ValueError, match=rf"sum is {people:.6g}.* at most {otm_file.MOST}".replace("+", r"\+")):
+            localizers.build("otm")(diverged)
+    with pytest.raises(ValueError, match="sum is inf"):
+        otm(np.full((4, 4), np.finfo(float).max), 8)
+    monkeypatch.undo()
+    monkeypatch.setattr(otm_file, "MOST", 30)
+    assert len(otm(np.full((4, 4), 30.4 / 16), 8, rounds=1).points) == 30
+    with pytest.raises(ValueError, match="at most 30"):
+        otm(np.full((4, 4), 30.6 / 16), 8)
 
 
 def test_cells_across_the_border_count_by_their_share() -> None:

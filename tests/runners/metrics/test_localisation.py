@@ -275,7 +275,7 @@ def test_what_has_no_denominator_is_none(rows: pd.DataFrame) -> None:
     assert (false["precision"], false["recall"], false["f1"]) == (0.0, None, 0.0)
     nothing = pd.DataFrame([image_points("d", heads([]), Found([]), parse_radii(["2"]))])
     assert pooled(nothing, "2px")["f1"] is None
-    assert swept(nothing, ["2px"]) == {"precision": None, "recall": None, "f1": None, "auc_pr": None}
+    assert swept(nothing, ["2px"]) == {"precision": None, "recall": None, "f1": None}
 
 
 def test_by_level(rows: pd.DataFrame) -> None:
@@ -308,7 +308,8 @@ def test_means_over_radii() -> None:
     assert found["precision"] == pytest.approx((0 + 0.25 + 0.25 + 0.5) / 4)
     assert found["recall"] == pytest.approx((0 + 0.5 + 0.5 + 1) / 4)
     assert found["f1"] == pytest.approx((0 + 2 / 6 + 2 / 6 + 4 / 6) / 4)
-    assert found["auc_pr"] == pytest.approx(0.5 * 0.5 * 1.0)  # the triangle below P = R / 2
+    right = swept(pd.DataFrame([image_points("a", heads([[3, 4]]), Found([[3, 4]]), radii)]), radii)
+    assert right == {"precision": 1.0, "recall": 1.0, "f1": 1.0}  # a perfect method has no number below 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -183,6 +183,33 @@ def test_flow_and_growing_agree(monkeypatch: pytest.MonkeyPatch, few: int) -> No
         assert matched_counts(true, predicted, several) == [by_assignment(true, predicted, r)[0] for r in several]
 
 
+@pytest.mark.parametrize("few", [0, 30])
+def test_a_full_table_and_a_sparse_one_agree(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """Dense images are solved in a full table of costs; here all (0), or those with more than 30 pairs."""
+    monkeypatch.setattr(matching, "_FEW_PAIRS", few)
+    rng = np.random.default_rng(50 + few)
+    for _ in range(300):
+        case = random_case(rng, 20)
+        check(*case, by_enumeration(*case) if max(len(case[0]), len(case[1])) < 7 else by_assignment(*case))
+
+
+def test_a_crowd_within_one_radius_is_matched_by_its_short_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3000 heads and 2500 predictions, 7.5 million pairs: all are matched before most pairs are looked at."""
+    listed: list[int] = []
+    real = matching._pairs
+
+    def counted(heads, points, radii):
+        found = real(heads, points, radii)
+        listed.append(len(found.true))
+        return found
+
+    monkeypatch.setattr(matching, "_pairs", counted)
+    rng = np.random.default_rng(0)
+    true, predicted = rng.uniform(0, 70, (3000, 2)), rng.uniform(0, 70, (2500, 2))
+    assert matched_count(true, predicted, 100.0) == 2500
+    assert max(listed) < 3000 * 2500 / 4
+
+
 def test_maximum_is_more_than_greedy() -> None:
     """The prediction in the middle is nearest to the first head, which has another; a greedy choice finds one pair."""
     true, predicted = np.array([[0.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 0.0], [-2.0, 0.0]])
@@ -240,5 +267,12 @@ def test_bad_input_is_named(monkeypatch) -> None:
     many = np.zeros((10, 2))
     with pytest.raises(ValueError, match="100 pairs within a radius of up to 1 px; the most is 50"):
         match(many, many, 1.0)
+    monkeypatch.setattr(matching, "MAX_PAIRS", 1000)
+    monkeypatch.setattr(matching, "MAX_MATCHED", 50)
+    with pytest.raises(ValueError, match=r"100 pairs .* at most 50: use a smaller radius, or a range such as 1:100"):
+        match(many, many, 1.0)
+    assert matched_count(many, many, 1.0) == 10
+    monkeypatch.setattr(matching, "_FEW_PAIRS", 50)
+    assert len(match(many, many, 1.0).true) == 10  # a full table has no such bound
     far = np.arange(20.0).reshape(10, 2) * 10
     assert matched_count(far, far, 1.0) == 10
