@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from rich.markup import escape
 
 from benchmark.evaluation.folder import write_folder
 from benchmark.evaluation.tables import counts_table, levels_tables, scores_table
-from benchmark.show import console
+from benchmark.show import console, progress_console
 from reports import render
 from reports.table import Table
 from results.atomic import printable, write_text
@@ -28,7 +29,7 @@ from runners.metrics.radii import Radius, parse_radii, sized
 if TYPE_CHECKING:
     from reports.style import Plot
 
-__all__ = ["Sweep", "Tried", "evaluate", "paired_files", "score", "try_thresholds"]
+__all__ = ["Sweep", "Tried", "evaluate", "read_pairs", "score", "try_thresholds"]
 
 _SUFFIX = {"md": "markdown", "csv": "csv", "tex": "latex", "json": "json", "html": "html", "txt": "terminal"}
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100)
@@ -61,7 +62,10 @@ def evaluate(options: argparse.Namespace) -> int:
     folder = _folder(options)
     form = _format(options, folder)
     _check_images(options, folder)
-    pairs = paired_files(options.gt, options.pred, options.ids, options.names or options.images, options.missing)
+    names = options.names or options.images
+    pairs, left_out = read_pairs(options.gt, options.pred, options.ids, names, options.missing)
+    if left_out:
+        progress_console.print(f"[yellow]{escape(left_out)}[/]", soft_wrap=True)
     radii, sweeps = _radii(options.thresholds, pairs)
     drawn = tuple(Radius("px", float(step)) for step in _STEPS) if folder is not None and not sweeps else ()
     pictured = _pictured(radii, sweeps) if options.images is not None else None
@@ -102,9 +106,9 @@ def _show(
 # From files to rows
 
 
-def paired_files(
+def read_pairs(
     truth: Path, predictions: Path, ids: str = "own", names: Path | None = None, missing: Any = "error"
-) -> list[Paired]:
+) -> tuple[list[Paired], str]:
     """Reads an annotation and predictions, and finds the images that belong together.
 
     Args:
@@ -115,13 +119,25 @@ def paired_files(
         names: Folder or list of names, for `lexicographic`; None: the names in the annotation.
         missing: See `point_ids.pair`.
 
+    Returns:
+        The pairs, and a sentence on images that only one file has; empty if they agree.
+
     Raises:
         DataError: See `point_files` and `point_ids`.
     """
     heads, points = read_truth(truth), read_predictions(predictions)
     if ids == "lexicographic":
         heads, points = by_order(heads, points, read_names(names) if names is not None else None)
-    return pair(heads, points, missing=missing)
+    found = pair(heads, points, missing=missing)
+    if missing == "empty" and len(heads) > len(points):
+        return (
+            found,
+            f"{len(heads) - len(points)} of {len(heads)} annotated images have no prediction: nobody found there",
+        )
+    lacking, unknown = len(heads) - len(found), len(points) - len(found)
+    if missing == "skip" and (lacking or unknown):
+        return found, f"left out: {lacking} annotated and {unknown} predicted images that the other file does not have"
+    return found, ""
 
 
 def score(pairs: Sequence[Paired], radii: Sequence[Radius], sweep: Sequence[Radius] = ()) -> pd.DataFrame:
@@ -280,6 +296,9 @@ def _folder(options: argparse.Namespace) -> Path | None:
     out: Path | None = options.out
     if out is None:
         return None
+    for name, source in (("--pred", options.pred), ("--gt", options.gt)):
+        if out.exists() and source.exists() and out.samefile(source):
+            raise ValueError(f"--out {out} is the file of {name}, which would be lost; name another")
     if out.is_dir() or (not out.suffix and not out.exists()):
         return out
     if out.suffix.removeprefix(".") not in _SUFFIX:

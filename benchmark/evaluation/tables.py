@@ -48,7 +48,8 @@ def scores_table(
         shares = [_percent(one[what]) for what in ("precision", "recall", "f1")]
         body.append(Row(f"mean {name}", (*shares, *[Cell()] * (len(columns) - 3))))
     caption = [
-        f"{len(rows)} images, {int(rows['true'].sum())} annotated heads, {int(rows['predicted'].sum())} predictions. "
+        f"{len(rows)} image{'' if len(rows) == 1 else 's'}, {int(rows['true'].sum())} annotated heads, "
+        f"{int(rows['predicted'].sum())} predictions. "
         "Maximum one-to-one matching within the radius of each head; counts summed over all images."
     ]
     if scores:

@@ -244,7 +244,8 @@ def check_numbered(media: Sequence[Source | Clip], form: str, official: bool) ->
     wrong = [item.id for item in media if not (item.id.isascii() and item.id.isdecimal())]
     if wrong:
         raise ValueError(
-            f"format {form} names images by number, as 3610.jpg; {len(wrong)} names are none, the first is {wrong[0]!r}"
+            f"format {form} names images by number, as 3610.jpg; {len(wrong)} names are none, the first is "
+            f"{wrong[0]!r}; csv and json, and --points with such an ending, take any name"
         )
     twice = repeated(item.id for item in media)
     if twice:

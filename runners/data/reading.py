@@ -142,7 +142,7 @@ def read_bytes(path: Path) -> bytes:
     most = limit("CROWD_MAX_ANNOTATION_BYTES")
     try:
         if not path.is_file():
-            raise DataError(f"{path}: no such annotation file")
+            raise DataError(f"{path}: no such file")
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:

@@ -222,6 +222,8 @@ def _disagreement(
     hints = []
     if lacking and not unknown:
         hints.append("--missing empty counts nobody as found there")
+    if unknown and missing == "empty":
+        hints.append("--missing empty is for annotated images without a prediction, not for these")
     if len(lacking) < len(left):
         hints.append("--missing skip scores only the images of both files")
     return message + (". " + "; ".join(hints) if hints else "")

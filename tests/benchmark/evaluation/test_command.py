@@ -335,7 +335,7 @@ REFUSED = {
     ("--thresholds", "sigma_l"): "image a: the radius sigma_l needs the heads' boxes",
     ("--thresholds", "sigmal"): "Did you mean sigma_l",
     ("--thresholds", *map(str, range(1, 10))): "9 single radii, at most 8; give a range, 1:100",
-    ("--pred", "absent.txt"): "absent.txt: no such annotation file",
+    ("--pred", "absent.txt"): "absent.txt: no such file",
     ("--images", "."): "--out FOLDER",
     ("--out", "table.docx"): "expected a folder, or a file that ends in .md",
     ("--json", "--format", "csv"): "--json prints all numbers",
@@ -391,3 +391,25 @@ def test_names_of_strangers_do_not_steer_the_terminal(tmp_path: Path, capsys: py
     (tmp_path / "pred.json").write_text(json.dumps({name + "y": [[1, 1]]}))
     assert evaluate("--gt", tmp_path / "gt.json", "--pred", tmp_path / "pred.json") == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_images_of_one_file_only_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "g.json").write_text(json.dumps({"a": [[1, 1]], "b": [[2, 2]], "c": [[3, 3]]}))
+    (tmp_path / "p.json").write_text(json.dumps({"a": [[1, 1]]}))
+    common = ["evaluate", "--gt", str(tmp_path / "g.json"), "--pred", str(tmp_path / "p.json")]
+    assert main([*common, "--missing", "skip"]) == 0
+    found = capsys.readouterr()
+    assert "left out: 2 annotated and 0 predicted" in found.err
+    assert "1 image, 1 annotated heads" in " ".join(found.out.split())
+    assert main([*common, "--missing", "empty"]) == 0
+    assert "2 of 3 annotated images have no prediction" in capsys.readouterr().err
+
+
+def test_an_input_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "g.json").write_text(json.dumps({"a": [[1, 1]]}))
+    text = json.dumps({"a": [[1.5, 1]]})
+    (tmp_path / "p.json").write_text(text)
+    place = str(tmp_path / "p.json")
+    assert main(["evaluate", "--gt", str(tmp_path / "g.json"), "--pred", place, "--out", place]) == 2
+    assert "would be lost" in capsys.readouterr().err
+    assert (tmp_path / "p.json").read_text() == text
