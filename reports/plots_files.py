@@ -50,8 +50,13 @@ def save(plot: Plot, folder: str | Path, formats: Sequence[str] = ("png", "pdf")
             continue
         with style.context(), replacing(path) as temporary:
             plot.figure.savefig(temporary, format=kind, dpi=DPI, facecolor="white", metadata=_METADATA[kind])
-    write_text(paths[-1], plot.data.to_csv(index=False, lineterminator="\n"))
+    write_text(paths[-1], plot.data.map(_no_formula).to_csv(index=False, lineterminator="\n"))
     return paths
+
+
+def _no_formula(value: Any) -> Any:
+    """A text so that no spreadsheet takes it for a formula: image names are strangers'."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def svg(plot: Plot) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from reports import plots, style
 from reports.plots import Plot
+from reports.plots_files import save
 from reports.plots_localisation import Hits, by_density, by_radius, hits, precision_recall
 from tests.reports.test_plots import drawn_texts
 
@@ -118,3 +119,11 @@ def test_nothing_to_draw_is_an_error() -> None:
         by_density(density()[:0])
     with pytest.raises(ValueError, match=r"lacks the columns \['bin'\]"):
         by_density(density().drop(columns="bin"))
+
+
+def test_a_name_that_is_a_formula_is_text_in_the_csv(tmp_path: Path) -> None:
+    example = Hits(
+        "worst", "=1+1", np.zeros((8, 8, 3), np.uint8), np.zeros((0, 2)), np.ones((1, 2)), np.zeros((0, 2)), "8px"
+    )
+    files = save(hits([example]), tmp_path)
+    assert "'=1+1" in files[-1].read_text()
