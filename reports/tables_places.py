@@ -42,7 +42,7 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
 
     Args:
         localised: One of `by_setting`.
-        metrics: f1, precision, recall; the first for every radius, all of them at the main one.
+        metrics: f1, precision, recall; all of them at the main radius, the first at the others.
 
     Raises:
         MixedProtocolError: If it is more than one setting.
@@ -60,7 +60,7 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     cells = {metric: measured_cells(samples, metric, comparisons) for metric in metrics}
     first = cells[metrics[0]][main]
     order = sorted(samples[main], key=lambda system: -(first[system].value or 0.0))
-    places = [(radius, metrics[0]) for radius in radii if radius != main] + [(main, metric) for metric in metrics]
+    places = [(main, metric) for metric in metrics] + [(radius, metrics[0]) for radius in radii if radius != main]
     columns = [Column("seeds")]
     columns += [Column(METRIC_NAMES[metric], radius_words(radius)) for radius, metric in places]
     ranges = swept(str(rows["radii"].iloc[0]))
