@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from runners import localizers
 from runners.localizers import Field, _draw
 from runners.localizers import otm as otm_file
-from runners.localizers.otm import otm
+from runners.localizers.otm import exact_gap, otm
 from tests.references import naive_otm
 from tests.runners.localizers.crowds import blobs, crowd
 
@@ -285,3 +285,20 @@ def test_official_draw_is_at_the_corners_of_pixels() -> None:
     density = crowd((10, 10), 12)
     official, paper = (otm(density, 8, variant=variant, rounds=1).initial for variant in ("official", "paper"))
     np.testing.assert_array_equal(official, np.floor(paper))
+
+
+def test_the_gap_to_the_exact_plan_can_be_measured() -> None:
+    """One person in one cell: both plans are the same; a crowd: the entropic plan costs no more and is near."""
+    single = np.zeros((8, 8))
+    single[3, 4] = 1.0
+    found = exact_gap(single, 8, otm(single, 8).points)
+    assert found.mean_distance < 1e-6
+    assert found.exact_cost == pytest.approx(found.cost, abs=1e-9)
+    rng = np.random.default_rng(0)
+    crowd = rng.gamma(0.3, size=(16, 16))
+    crowd *= 40 / crowd.sum()
+    gap = exact_gap(crowd, 8, otm(crowd, 8).points)
+    assert gap.cost <= gap.exact_cost * 1.001
+    assert 0 < gap.mean_distance < 8
+    with pytest.raises(ValueError, match="nothing to transport"):
+        exact_gap(crowd, 8, np.zeros((0, 2)))
