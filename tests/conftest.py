@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -17,6 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", help="folder of golden <loss>_<case>.npz files (or set CROWD_GOLDEN)")
     parser.addoption("--shared", help="folder with data/ and weights/ of real images (or set CROWD_SHARED)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Imports the engine in one process before several test processes do; see `runners.engines.local`."""
+    if not hasattr(config, "workerinput"):
+        importlib.import_module("mmengine")
 
 
 def outside(config: pytest.Config, option: str, variable: str, default: Path) -> Path | None:

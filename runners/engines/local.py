@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import queue
@@ -45,6 +46,8 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str], on_event: OnEvent) -> No
     Raises:
         KeyboardInterrupt: After all processes were stopped; what they had saved is kept.
     """
+    if min(len(jobs), len(slots)) > 1:
+        _warm_up()
     events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     waiting = list(enumerate(jobs))
     free = list(range(len(slots)))
@@ -74,6 +77,15 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str], on_event: OnEvent) -> No
                 reason = _death(status)
                 _keep_failure(jobs[index], reason)
                 on_event(index, {"event": "failed", "reason": reason})
+
+
+def _warm_up() -> None:
+    """Imports the engine once before several workers do.
+
+    Its formatter, yapf, writes a grammar into the user's cache when it is first imported after an installation, and not
+    in one piece: of two first imports at once, one could read half a file and die.
+    """
+    importlib.import_module("mmengine")
 
 
 def _start(job: Job, device: str, index: int, events: queue.Queue[Any]) -> subprocess.Popen[str]:
