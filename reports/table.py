@@ -119,7 +119,7 @@ class Table:
         if "best" in marks or "second" in marks:
             found.append("Bold: best of its column, underlined: second, each separated from all that follow.")
         if "tie" in marks:
-            found.append(f"{SIGNS['tie']} tested (MAE, RMSE, NAE), and not separated from the least of its column.")
+            found.append(f"{SIGNS['tie']} tested, and not separated from the best of its column.")
         return found + [f"{letter}: {note}" for note, letter in self.notes.items()]
 
     def panels(self, width: int, *, stub_most: int = 40, spanning: bool = True) -> list[Table]:

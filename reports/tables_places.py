@@ -88,7 +88,7 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     merged = {f"{radius}/{system}": sample for radius, found in samples.items() for system, sample in found.items()}
     return Table(
         name=f"localisation_{key}",
-        title=f"Where people are: {setting_title(first_row)}, within {_radii_words(rows)}",
+        title=f"Where people are: {setting_title(first_row)}, {_places_words(rows)}",
         stub="loss + localizer",
         columns=tuple(columns),
         rows=tuple(body),
@@ -96,11 +96,11 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     )
 
 
-def _radii_words(rows: pd.DataFrame) -> str:
-    """`4 px, 8 px`: the radii that were asked for."""
-    return ", ".join(
-        radius_words(word) if ":" not in word else f"{word} px" for word in str(rows["radii"].iloc[0]).split()
-    )
+def _places_words(rows: pd.DataFrame) -> str:
+    """`stride 8, within 4 px, 8 px`: what else makes a table of its own."""
+    words = str(rows["radii"].iloc[0]).split()
+    within = ", ".join(radius_words(word) if ":" not in word else f"{word} px" for word in words)
+    return f"stride {rows['stride'].iloc[0]}, within {within}"
 
 
 def _mean(own: pd.DataFrame, radii: Sequence[str], metric: str) -> Cell:

@@ -65,7 +65,9 @@ def reading(samples: Mapping[str, Compared], comparisons: Comparisons) -> tuple[
     few = " Fewer than five seeds: wide small-sample intervals." if min(counts) < 5 else ""
     pairs = f"{comparisons.pairs} pair{'' if comparisons.pairs == 1 else 's'}"
     tested = f"Separated: paired test on common seeds and images, 5 % after Holm's correction for {pairs} a metric."
-    said = "± standard deviation over seeds; intervals over seeds and images; NAE over the images with people."
+    said = "± standard deviation over seeds; intervals over seeds and images."
+    if "nae" in set(comparisons.table.get("metric", ())):
+        said += " NAE over the images with people; the bias is not tested."
     return (said + few, *([tested] if comparisons.pairs else []))
 
 
