@@ -60,40 +60,39 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     cells = {metric: measured_cells(samples, metric, comparisons) for metric in metrics}
     first = cells[metrics[0]][main]
     order = sorted(samples[main], key=lambda system: -(first[system].value or 0.0))
-    places = [(main, metric) for metric in metrics] + [(radius, metrics[0]) for radius in radii if radius != main]
-    columns = [Column("seeds")]
-    columns += [Column(METRIC_NAMES[metric], radius_words(radius)) for radius, metric in places]
+    others = [radius for radius in radii if radius != main]
     ranges = swept(str(rows["radii"].iloc[0]))
-    columns += [Column(METRIC_NAMES[metric], f"mean {words}") for words in ranges for metric in metrics]
-    columns += [Column("AP", radius_words(main)), Column("error px", radius_words(main)), Column("count MAE")]
-    columns += [Column("threshold")]
     body = []
     for system in order:
         own = rows[rows["system"] == system]
         chosen = own[own["radius"] == main]
         seeds = len(samples[main][system].seeds)
-        body.append(
-            Row(
-                system,
-                (
-                    Cell(str(seeds), seeds),
-                    *(cells[metric][radius].get(system, Cell("–")) for radius, metric in places),
-                    *(_mean(own, names, metric) for names in ranges.values() for metric in metrics),
-                    plain_cell(chosen["ap"], 3), plain_cell(chosen["error"], 1), plain_cell(chosen["count_mae"], 1),
-                    _threshold(chosen["threshold"]),
-                ),
-            )
-        )  # fmt: skip
+        found = [Cell(str(seeds), seeds), *(cells[metric][main][system] for metric in metrics)]
+        found += [plain_cell(chosen["ap"], 3), plain_cell(chosen["error"], 1)]
+        found += [cells[metrics[0]][radius].get(system, Cell("–")) for radius in others]
+        found += [_mean(own, names, metric) for names in ranges.values() for metric in metrics]
+        found += [plain_cell(chosen["count_mae"], 1), _threshold(chosen["threshold"])]
+        body.append(Row(system, tuple(found)))
     first_row = {str(name): value for name, value in rows.iloc[0].items()}
     merged = {f"{radius}/{system}": sample for radius, found in samples.items() for system, sample in found.items()}
     return Table(
         name=f"localisation_{key}",
         title=f"Where people are: {setting_title(first_row)}, {_places_words(rows)}",
         stub="loss + localizer",
-        columns=tuple(columns),
+        columns=_columns(main, others, list(ranges), metrics),
         rows=tuple(body),
         caption=(*terms_caption(rows, APART), *scoring_caption(rows, main), *reading(merged, comparisons)),
     )
+
+
+def _columns(main: str, others: Sequence[str], ranges: Sequence[str], metrics: Sequence[str]) -> tuple[Column, ...]:
+    """All metrics, AP and the error at the main radius, the first metric at the others, the means over ranges."""
+    place = radius_words(main)
+    found = [Column("seeds"), *(Column(METRIC_NAMES[metric], place) for metric in metrics)]
+    found += [Column("AP", place), Column("error px", place)]
+    found += [Column(METRIC_NAMES[metrics[0]], radius_words(radius)) for radius in others]
+    found += [Column(METRIC_NAMES[metric], f"mean {words}") for words in ranges for metric in metrics]
+    return (*found, Column("count MAE"), Column("threshold"))
 
 
 def _places_words(rows: pd.DataFrame) -> str:
