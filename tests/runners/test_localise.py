@@ -236,3 +236,24 @@ def test_game_of_points_is_that_of_counted_blocks(trained: Trained) -> None:
             ]
             errors.append(np.abs(counted[0] - counted[1]).sum())
         assert one.counts["game1"] == pytest.approx(np.mean(errors))
+
+
+def test_a_range_has_hits_at_each_radius_and_pairs_at_the_main_one(trained: Trained, tmp_path: Path) -> None:
+    run, dataset = trained.copy(tmp_path), trained.dataset()
+    place = Place(data_root=trained.root, cache_dir=trained.cache)
+    (spec,) = specs(trained, "pml", ("3", "1:12"))[:1]
+    assert (spec.radii, spec.main) == (("3px", "1:12"), "3px")
+    assert execute(
+        Job(spec=run.spec(), output=tmp_path / "runs", place=place, localisations=(spec,)), lambda event: None
+    )
+    (one,) = run.localisations()
+    assert set(one.scores) == {f"{px}px" for px in range(1, 13)}
+    rows = run.points(one.localisation)
+    heads = {e.id: dataset.read_annotation(e).points for e in dataset.entries("test")}
+    for px in (1, 3, 7, 12):
+        hits = [brute_force(heads[row.id], np.reshape(row.points, (-1, 2)), px) for row in rows.itertuples()]
+        assert rows[f"tp_{px}px"].tolist() == hits
+        assert one.scores[f"{px}px"]["tp"] == sum(hits)
+    assert [name for name in rows if name.startswith("match_")] == ["match_3px"]
+    assert one.scores["3px"]["ap"] is not None
+    assert set(run.curve(one.localisation)["radius"]) == {"3px"}
