@@ -48,8 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if options.debug:
             raise
-        print(f"benchmark: {error}", file=sys.stderr)  # noqa: T201
+        print(f"benchmark: {_said(error)}", file=sys.stderr)  # noqa: T201
         return 2
+
+
+def _said(error: BaseException) -> str:
+    """The message; of the system's own errors the path and what is wrong with it, without their number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        other = "" if error.filename2 is None else f" -> {error.filename2}"
+        return f"{error.filename}{other}: {error.strerror.lower()}"
+    return str(error)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,14 @@ def test_dry_run_changes_nothing(tmp_path, capsys: pytest.CaptureFixture[str]) -
     printed = json.loads(capsys.readouterr().out)
     assert [run["state"] for run in printed["runs"]] == ["new"] * 4
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_of_the_system_is_a_path_and_a_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "p.json").write_text('{"a": [[1, 1]]}')
+    place = str(tmp_path / "file" / "inside.md")
+    assert main(["evaluate", "--pred", str(tmp_path / "p.json"), "--gt", str(tmp_path / "p.json"), "--out", place]) == 2
+    said = capsys.readouterr().err
+    assert said.rstrip().endswith(("not a directory", "file exists"))
+    assert "[Errno" not in said
+    assert str(tmp_path / "file") in said
