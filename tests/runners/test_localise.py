@@ -246,7 +246,7 @@ def test_a_range_has_hits_at_each_radius_and_pairs_at_the_main_one(trained: Trai
     assert execute(
         Job(spec=run.spec(), output=tmp_path / "runs", place=place, localisations=(spec,)), lambda event: None
     )
-    (one,) = run.localisations()
+    one = run.localisation(spec.eval_id)
     assert set(one.scores) == {f"{px}px" for px in range(1, 13)}
     rows = run.points(one.localisation)
     heads = {e.id: dataset.read_annotation(e).points for e in dataset.entries("test")}
