@@ -104,6 +104,8 @@ def measured_in(store: Store, frame: pd.DataFrame) -> Measured:
 
 def localised_in(store: Store, measured: Measured, evaluations: Collection[tuple[str, str]]) -> Localised:
     """Of the measurements of places of some runs those that are asked for, as pairs of run and evaluation id."""
+    if not evaluations:
+        return Localised(measured, store.localisations([]), store.hits([], []))
     found = Localised.of(store, measured, _localizer_defaults())
     pairs = zip(found.rows["run_id"], found.rows["eval_id"], strict=True)
     wanted = pd.Series([pair in evaluations for pair in pairs], index=found.rows.index, dtype=bool)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from reports import stats
 from reports.protocol import MixedProtocolError, Published, check_comparable, with_terms
+from reports.shares import SHARES
 from reports.stats import Comparison, Interval, Metric
 from results.store import Store
 
@@ -23,7 +24,7 @@ __all__ = ["HIGHER", "METRICS", "Compared", "Comparisons", "Measured", "Sample",
 
 METRICS: tuple[Metric, ...] = ("mae", "rmse", "nae", "bias")
 """The metrics that follow from the counts, for which there are intervals."""
-HIGHER = frozenset({"f1", "precision", "recall", "ap"})
+HIGHER = frozenset(SHARES)
 """The metrics of which more is better."""
 _WITHIN = ("loss", "loss_params", "loss_version", "head")
 """What the runs of one cell share beside their terms."""

@@ -24,6 +24,7 @@ from runners.data.datasets.base import Annotation, CrowdDataset
 from runners.localizers.base import Located, at_least
 from runners.metrics.counting import counts, point_games
 from runners.metrics.localisation import (
+    MOST_PAIRED,
     Heads,
     Radius,
     average_precision,
@@ -39,9 +40,6 @@ __all__ = ["CURVE_ROWS", "Failed", "Image", "Scores", "localise", "stored_heads"
 
 CURVE_ROWS = 200
 """Rows that are kept of a curve over thresholds, evenly over its points (ours); scores are taken from the whole."""
-_MOST_PAIRED = 8
-"""So many of the named radii have matches, errors, a curve and average precision; those of a range (1:100) have hits
-only, which is what is published for QNRF."""
 
 
 class Image(NamedTuple):
@@ -96,7 +94,9 @@ class _Task:
         self.radii = parse_radii(spec.radii)
         self.main = parse_radii([spec.main])[0]
         self.searches = self.localizer.chooses and self.localizer.threshold is None
-        named = [word for word in spec.radii if ":" not in word][:_MOST_PAIRED]
+        named = [word for word in spec.radii if ":" not in word][
+            :MOST_PAIRED
+        ]  # a range has hits only, which is what is published for QNRF
         self.paired = tuple(dict.fromkeys((*(parse_radii(named) if named else ()), self.main)))
         self.swept = tuple(radius for radius in self.radii if radius not in self.paired)
         self.threshold: float | None = self.localizer.threshold

@@ -22,6 +22,7 @@ from results.store import Store
 from runners.data.datasets.nwpu import Nwpu
 from runners.data.reading import read_image
 from runners.predict import Predictor
+from tests.benchmark.prediction.command_line import predict
 from tests.reports.fake_store import add_run, fake_spec
 from tests.runners import fake_datasets
 from tests.runners.trained import LOSSES, Trained, stored, train
@@ -30,11 +31,6 @@ from tests.runners.trained import LOSSES, Trained, stored, train
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(tmp_path_factory)
-
-
-def predict(trained: Trained, *words: str | Path, loss: str = "pml", store: Path | None = None) -> int:
-    fixed = [trained.ids[loss][:6], *map(str, words), "-o", str(store or trained.store.root), "--device", "cpu"]
-    return main(["predict", *fixed])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -24,17 +24,13 @@ from runners import data, localizers
 from runners.data.reading import read_image
 from runners.localizers import Field
 from runners.predict import Predictor
+from tests.benchmark.prediction.command_line import predict
 from tests.runners.trained import Trained, stored, train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(tmp_path_factory)
-
-
-def predict(trained: Trained, *words: str | Path, loss: str = "pml", store: Path | None = None) -> int:
-    fixed = [trained.ids[loss][:6], *map(str, words), "-o", str(store or trained.store.root), "--device", "cpu"]
-    return main(["predict", *fixed])
 
 
 def test_a_density_gives_points_by_a_localizer(trained: Trained, tmp_path: Path) -> None:
