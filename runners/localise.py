@@ -94,9 +94,8 @@ class _Task:
         self.radii = parse_radii(spec.radii)
         self.main = parse_radii([spec.main])[0]
         self.searches = self.localizer.chooses and self.localizer.threshold is None
-        named = [word for word in spec.radii if ":" not in word][
-            :MOST_PAIRED
-        ]  # a range has hits only, which is what is published for QNRF
+        # A range has hits only, which is what is published for QNRF: its pairs would be most of a file.
+        named = [word for word in spec.radii if ":" not in word][:MOST_PAIRED]
         self.paired = tuple(dict.fromkeys((*(parse_radii(named) if named else ()), self.main)))
         self.swept = tuple(radius for radius in self.radii if radius not in self.paired)
         self.threshold: float | None = self.localizer.threshold
