@@ -61,14 +61,14 @@ class Counter(BaseModel):
         self.timer = LossTimer()
 
     def forward(self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, mode: str = "tensor") -> Any:
-        """The loss terms in mode `loss`, otherwise the prediction."""
+        """The loss terms and `train_mae` in mode `loss`, otherwise the prediction."""
         prediction = self.network(images)
         if mode != "loss":
             return prediction
         with self.timer.forward(prediction):
             terms = self.loss(prediction, target)
         self.timer.watch_backward(prediction, terms["loss"])
-        return terms
+        return terms | {"train_mae": _count_error(prediction, target)}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The engine's sum of all losses, refused unless it is finite.
@@ -81,6 +81,18 @@ class Counter(BaseModel):
             terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
             raise NonFiniteLossError(f"the loss is not finite: {terms}")
         return total, logged
+
+
+@torch.no_grad()
+def _count_error(prediction: Prediction, target: Target) -> Tensor:
+    """Mean |predicted - labelled people| of the crops, before the step; labels as trained on, noise included."""
+    if prediction.density is not None:
+        counts = prediction.density.sum(dim=(1, 2, 3))
+    else:
+        assert prediction.logits is not None
+        counts = (prediction.logits.softmax(-1)[..., 1] >= POINT_SCORE).sum(dim=1)
+    labelled = torch.tensor([len(points) for points in target.points], device=counts.device)
+    return (counts - labelled).abs().float().mean()
 
 
 class LossTimer:

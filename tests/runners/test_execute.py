@@ -101,6 +101,7 @@ def test_every_loss_trains_and_is_recorded(root: Path, tmp_path: Path, loss: str
     assert history["epoch"].tolist() == [1, 2, 3]
     terms = history.filter(like="term/").sum(axis=1)
     np.testing.assert_allclose(terms, history["loss"], rtol=1e-4, atol=1e-4)
+    assert (history["train_mae"] >= 0).all()
     best = history.loc[history["val_mae"].idxmin()]
     assert record.selected["val"] == {"epoch": best["epoch"], "mae": best["val_mae"]}
     images = folder.images(EvaluationSpec())
