@@ -1,0 +1,51 @@
+"""`benchmark report`: tables and the page of a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmark.options.parser import Commands, command
+
+__all__ = ["add_report"]
+
+_REPORT = """examples:
+  benchmark report -o runs                       the page: report/index.html
+  benchmark report table4 -o runs --format latex --out table4.tex
+  benchmark report comparison --where dataset=shanghaitech_b noise=none
+  benchmark report custom --rows label --columns backbone --metrics mae nae"""
+
+
+def add_report(commands: Commands) -> None:
+    """Adds `report`."""
+    report = command(commands, "report", "benchmark.report:report", "make tables and a page of a store", _REPORT)
+    names = ("comparison", "localisation", "table2", "table3", "table4", "noise", "cost", "custom", "coverage")
+    report.add_argument(
+        "table", nargs="?", choices=names, metavar="TABLE",
+        help=f"one table ({', '.join(names)}); without: the page, with all of them and the figures",
+    )  # fmt: skip
+    report.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")
+    report.add_argument(
+        "--recorded", type=Path, nargs="+", metavar="FOLDER", help="recorded studies in place of a store"
+    )
+    report.add_argument(
+        "--where", nargs="+", metavar="FIELD=VALUE", default=[],
+        help="only these runs: loss=pml,bl dataset=ucf_qnrf epochs=20 ... (columns of results.load())",
+    )  # fmt: skip
+    one = report.add_argument_group("one table")
+    formats = ("terminal", "markdown", "csv", "latex", "latex-table", "html", "json")
+    one.add_argument(
+        "--format", choices=formats,
+        help="default: that of the ending of --out, else terminal; latex compiles as it is, latex-table is to be input",
+    )  # fmt: skip
+    one.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+    one.add_argument(
+        "--metrics", nargs="+", metavar="METRIC", help="mae, rmse, nae, bias; of places: f1, precision, recall"
+    )
+    one.add_argument("--dataset", help="of table3 and table4 (default: the paper's, nwpu and ucf_qnrf)")
+    one.add_argument("--rows", default="label", metavar="FIELD", help="of a custom table (default: label, the loss)")
+    one.add_argument("--columns", default="dataset", metavar="FIELD", help="of a custom table (default: dataset)")
+    page = report.add_argument_group("the page")
+    page.add_argument("--to", type=Path, default=Path("report"), metavar="FOLDER", help="where to (default: report)")
+    page.add_argument("--title", default="Crowd-counting losses compared", help="of the page")
+    page.add_argument("--data-root", type=Path, help="folder of the datasets, for sample images")
+    page.add_argument("--no-images", action="store_true", help="leave the sample images out")
