@@ -51,7 +51,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def command(commands: Commands, name: str, action: str, text: str, epilog: str = "") -> Parser:
-    """Adds a command: `action` is `module:function`, imported when the command is given; `text` begins in lower case."""
+    """Adds a command; `action` is `module:function`, imported when it is given, and `text` begins in lower case."""
     made = commands.add_parser(
         name,
         help=text,
