@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CrowdLoss", "Prediction", "Sample", "Target", "build", "load", "names"]
 
 _BASE = ("CrowdLoss", "Prediction", "Sample", "Target")
-_SUPPORT = frozenset({"base", "discovery", "functional", "geometry", "proximal", "transport"})
+_SUPPORT = frozenset({"base", "discovery", "functional", "geometry", "proximal", "proximal_table", "transport"})
 """Files of this package that hold no loss."""
 
 

@@ -158,6 +158,22 @@ class CrowdLoss(nn.Module):
         """The named terms of one image, each a scalar; the same names for every image, with or without people."""
         raise NotImplementedError(f"{type(self).__name__} must define image_terms (density) or forward_terms (points)")
 
+    def targets(self, prediction: Prediction, target: Target) -> list[Tensor | None]:
+        """What each image's prediction is moved towards, see `losses.proximal.view`; not needed for training.
+
+        Args:
+            prediction: As `forward`.
+            target: As `forward`.
+
+        Returns:
+            For each image `image_target`; of a point loss the wanted probability of each proposal, (Q,).
+        """
+        return [self.image_target(sample) for sample in samples(prediction, target)]
+
+    def image_target(self, sample: Sample) -> Tensor | None:
+        """The target p* of one image's density in the proximal view, (h, w) people per cell; None: none is known."""
+        return None
+
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """Turns one term's values, shape (B,), into a scalar. The mean, unless a loss couples its images."""
         return values.mean()

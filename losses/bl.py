@@ -78,6 +78,25 @@ class BL(CrowdLoss):
         people, background = expected_counts(sample, self.sigma**2, distance, dummy)
         return {"people": (sample.visible - people).abs().sum(), "background": background.abs()}
 
+    def image_target(self, sample: Sample) -> Tensor:
+        """The slides' one-cell target (`losses.proximal.bayesian`) for many heads (ours).
+
+        p* = a - gradient / tau_j with tau_j = n_j / |w_j - count_j| on the n_j cells nearest to head j: the counts share
+        cells out by the posterior, tau by the nearest head.
+        """
+        if len(sample.points) == 0:
+            return torch.zeros_like(sample.density)
+        with torch.enable_grad():
+            density = sample.density.detach().requires_grad_()
+            sample = sample._replace(density=density)
+            (gradient,) = torch.autograd.grad(sum(self.image_terms(sample).values(), density.new_zeros(())), density)
+        nearest = nearest_point(wide(sample.points), (density.shape[0], density.shape[1]), sample.stride)
+        dummy = self._dummy(nearest.distance, wide(sample.short_side))
+        people, _ = expected_counts(sample, self.sigma**2, nearest.distance, dummy)
+        cells = torch.bincount(nearest.owner.flatten(), minlength=len(people)).clamp(min=1)
+        step = (sample.visible - people).abs() / cells
+        return (density - step[nearest.owner] * gradient).detach()
+
     def _dummy(self, distance: Tensor, short_side: Tensor) -> Tensor:
         """Squared distance of the background's dummy head from each cell, given that of the nearest real one."""
         if not self.background:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from losses.base import CrowdLoss, Sample, check_choice, check_number
-from losses.geometry import cell_axis, wide
+from losses.geometry import axis_gaussians, cell_axis, dots, wide
 
 __all__ = ["ChfL"]
 
@@ -90,6 +91,18 @@ class ChfL(CrowdLoss):
         """Distance of the two spectra of one image."""
         difference = self._density_spectrum(sample) - self._head_spectrum(sample)
         return {"spectrum": self._distance(difference, len(sample.points))}
+
+    def image_target(self, sample: Sample) -> Tensor:
+        """The density whose spectrum is phi_y: a Gaussian of `bandwidth` at every head, whatever is predicted.
+
+        A bandwidth below half a cell is a dot in its cell (ours).
+        """
+        points, cells = wide(sample.points), (sample.density.shape[0], sample.density.shape[1])
+        if self.bandwidth < sample.stride / 2:
+            return dots(points, cells, sample.stride, sample.image_size).to(sample.density.dtype)
+        rows, columns = axis_gaussians(points, cells, sample.stride, self.bandwidth**2)
+        masses = rows.T @ columns * (sample.stride**2 / (2 * math.pi * self.bandwidth**2))
+        return masses.to(sample.density.dtype)
 
     def _density_spectrum(self, sample: Sample) -> Tensor:
         """phi_d, (2 steps, 2 steps) complex: the transform factorises into one product per axis."""

@@ -102,6 +102,11 @@ class DMCount(CrowdLoss):
         ot, tv = (zero, zero) if n == 0 else (self._transport(sample, total), self._variation(sample, total))
         return {"count": (total - n).abs(), "ot": self.ot_weight * ot, "tv": self.tv_weight * tv}
 
+    def image_target(self, sample: Sample) -> Tensor:
+        """The density's own shape with the right count, n d / S: the limit tau -> infinity of the KL divergence."""
+        density = sample.density
+        return density * (len(sample.points) / density.sum().clamp(min=_EMPTY))
+
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """The mean over images; official transport is summed."""
         return values.sum() if self.official and name == "ot" else values.mean()

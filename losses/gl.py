@@ -124,6 +124,16 @@ class GL(CrowdLoss):
             "entropy": self.blur * (entropy + ((density - density.detach()) * slope).sum()),
         }
 
+    def image_target(self, sample: Sample) -> Tensor:
+        """The cells' marginal of the unbalanced plan, which the pixel term regresses: mass that was transported."""
+        density = sample.density.detach().flatten()
+        if len(sample.points) == 0:
+            return torch.zeros_like(sample.density)
+        cost, diameter = self._geometry(sample)
+        g, f = self._potentials(cost, density, diameter)
+        kernel, _, _ = self._kernel_(cost, f, g, density)
+        return (kernel.sum(0) * density).view_as(sample.density)
+
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """The mean over images; the official entropy is summed."""
         return values.sum() if self.official and name == "entropy" else values.mean()

@@ -93,6 +93,10 @@ class L2(CrowdLoss):
         """The mean over images; KDMG divides its mean cosine by the batch size once more."""
         return values.mean() / len(values) if self.official and name == "cosine" else values.mean()
 
+    def image_target(self, sample: Sample) -> Tensor:
+        """The ground-truth density, whatever is predicted."""
+        return self.target(sample)
+
     def target(self, sample: Sample) -> Tensor:
         """The ground-truth density, (h, w) people per cell."""
         points, (height, width) = wide(sample.points), sample.image_size

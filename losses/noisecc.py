@@ -122,6 +122,14 @@ class NoiseCC(CrowdLoss):
         terms = {"diagonal": half * independent.sum(), "correlation": half * correlation, "empty": zero}
         return terms | {"counts": self._count_errors(sample, distance, dummy)} if self.regularizer else terms
 
+    def image_target(self, sample: Sample) -> Tensor:
+        """The mean of the density under annotation noise, whatever is predicted: the likelihood's centre."""
+        if len(sample.points) == 0:
+            return torch.zeros_like(sample.density)
+        distance = nearest_point(wide(sample.points), (sample.density.shape[0], sample.density.shape[1]), sample.stride)
+        dummy = self._dummy(distance.distance, wide(sample.short_side))
+        return self._moments(sample, dummy).mean.to(sample.density.dtype)
+
     def _dummy(self, distance: Tensor, short_side: Tensor) -> Tensor:
         """Squared distance of the background's dummy from each cell, given the distance of the nearest head."""
         if not self.background:

@@ -113,6 +113,17 @@ class P2P(CrowdLoss):
         self.cost_point = cost_point
         self.point_weight = point_weight
 
+    def targets(self, prediction: Prediction, target: Target) -> list[Tensor | None]:
+        """For each image 1 at the proposals that are matched and 0 elsewhere, (Q,)."""
+        points, logits = prediction.points, prediction.logits
+        assert points is not None
+        assert logits is not None
+        found: list[Tensor | None] = []
+        for b, heads in enumerate(target.points):
+            proposal, _ = match(points[b], logits[b], heads.to(points.dtype), cost_point=self.cost_point)
+            found.append(points.new_zeros(points.shape[1]).index_fill(0, proposal, 1.0))
+        return found
+
     def forward_terms(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """The terms ce and (paper) point of a batch."""
         points, logits = prediction.points, prediction.logits

@@ -127,10 +127,44 @@ class PML(CrowdLoss):
         if self.divergence == "kl":
             terms = self._conquer_kl(flat, owner, cost, mass)
         else:
-            mean = cost.new_zeros(len(cells)).index_add(0, owner, cost) / (cells + _EMPTY_CELL)
-            weight = self.count_weight if self.tau is None else self.count_weight * self.tau / cells.clamp(min=1)
-            terms = {"background": (flat * (cost - mean[owner])).sum(), "count": self._count(mass - 1, weight)}
+            count = self._count(mass - 1, self._weights(cells))
+            terms = {"background": (flat * _centred(cost, owner, cells)).sum(), "count": count}
         return {name: term.to(density.dtype) for name, term in terms.items()}
+
+    def image_target(self, sample: Sample) -> Tensor:
+        """The p* of every cell set: the gradient is tau_j (a - p*), or tau (1 - p* / a) for KL.
+
+        For the L1 norm tau_j = w n / |1'a - 1| here, with which the *gradient* is that of the loss; with the tau_j of
+        the table above the value is. Where official PML falls back on the image's count, the error is spread evenly.
+        """
+        density, total, points = sample.density, sample.density.sum(), sample.points
+        if len(points) == 0:
+            return torch.zeros_like(density)
+        if self.official and total <= self.factor:
+            return density + (len(points) * self.factor - total) / density.numel()
+        owner, cost, cells = self._divide(sample)
+        flat = density.flatten().to(cost.dtype)
+        mass = cost.new_zeros(len(cells)).index_add(0, owner, flat)
+        if self.divergence == "kl":
+            moved = flat * torch.exp(-cost / self._kl_tau)
+            eta = cost.new_zeros(len(cells)).index_add(0, owner, moved)
+            target = moved / (eta + _KL_FLOOR)[owner]
+        else:
+            excess = mass - 1
+            slack = excess.abs() if self.count_norm == "l1" else torch.ones_like(excess)  # tau_j = weight n / slack
+            step = slack / (self._weights(cells) * cells.clamp(min=1))
+            target = flat - step[owner] * _centred(cost, owner, cells) - (excess / cells.clamp(min=1))[owner]
+        return target.to(density.dtype).view_as(density)
+
+    @property
+    def _kl_tau(self) -> float:
+        """The tau of the KL divergence."""
+        return self.count_weight * (1.0 if self.tau is None else self.tau)
+
+    def _weights(self, cells: Tensor) -> Tensor:
+        """The weight of each point's count term, (n,)."""
+        weight = torch.full_like(cells, self.count_weight)
+        return weight if self.tau is None else weight * self.tau / cells.clamp(min=1)
 
     def _divide(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
         """Owner (h w,) and cost (h w,) of each cell, and the number of cells of each point (n,)."""
@@ -151,10 +185,16 @@ class PML(CrowdLoss):
 
     def _conquer_kl(self, density: Tensor, owner: Tensor, cost: Tensor, mass: Tensor) -> dict[str, Tensor]:
         """The closed form of the KL divergence, summed over points."""
-        tau = self.count_weight * (1.0 if self.tau is None else self.tau)
+        tau = self._kl_tau
         eta = torch.zeros_like(mass).index_add(0, owner, density * torch.exp(-cost / tau))
         return {"background": -tau * (eta + _KL_FLOOR).log().sum(), "count": tau * (mass - 1).sum()}
 
     def _empty(self, density: Tensor) -> dict[str, Tensor]:
         """No head, so no cell set: every unit of mass costs 1, and the count should be 0."""
         return {"background": density.abs().sum(), "count": self._count(density.sum(), self.count_weight)}
+
+
+def _centred(cost: Tensor, owner: Tensor, cells: Tensor) -> Tensor:
+    """The cost of each cell less the mean over its point's cells, (h w,)."""
+    mean = cost.new_zeros(len(cells)).index_add(0, owner, cost) / (cells + _EMPTY_CELL)
+    return cost - mean[owner]
