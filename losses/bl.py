@@ -81,7 +81,7 @@ class BL(CrowdLoss):
     def image_target(self, sample: Sample) -> Tensor:
         """The slides' one-cell target (`losses.proximal.bayesian`) for many heads (ours).
 
-        p* = a - gradient / tau_j with tau_j = n_j / |w_j - count_j| on the n_j cells nearest to head j: the counts share
+        p* = a - gradient / tau_j, tau_j = n_j / |w_j - count_j| on the n_j cells nearest to head j: the counts share
         cells out by the posterior, tau by the nearest head.
         """
         if len(sample.points) == 0:

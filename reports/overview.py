@@ -13,9 +13,9 @@ import pandas as pd
 from reports import aggregate, paper, paper_places, plots, tables
 from reports.localised import Localised
 from reports.measured import Comparisons, Measured
+from reports.overview_noise import noisy
 from reports.overview_places import places
 from reports.page import Page, Part
-from reports.protocol import protocol_hash
 from reports.style import Look, Plot, looks
 from reports.table import Cell, Column, Row, Table
 from reports.tables import Setting
@@ -69,7 +69,7 @@ def overview(
     parts = [_compared(measured, found)]
     parts += [_setting(setting, history, shown, examples) for setting in found]
     found_places = None if localised is None else places(localised, shown, _noted, _SPAN)
-    optional = (_across(found, shown), _noise(measured), found_places, _paper(measured, localised))
+    optional = (_across(found, shown), noisy(measured, history, shown, _noted, _SPAN), found_places, _paper(measured, localised))
     parts += [part for part in optional if part is not None]
     parts += [_cost(found), _failures(measured, problems), _provenance(measured)]
     page = Page(title, _lead(measured, found), _facts(measured, found), parts, program, written)
@@ -257,22 +257,6 @@ def _across(found: Sequence[Setting], shown: Mapping[str, Look]) -> Part | None:
                 )
             )
     return Part("across", "Across settings", (), warnings, made, drawn)
-
-
-def _noise(measured: Measured) -> Part | None:
-    """A table for everything that differs in its noise alone."""
-    rows = measured.evaluated
-    warnings: list[str] = []
-    made: list[Table] = []
-    for key, inside in rows.groupby(protocol_hash(rows, ("noise",)), sort=False):
-        if len(set(inside["noise"])) > 1:
-            with _noted(warnings, "noise table"):
-                found = tables.noise(measured.restricted(inside))
-                first = inside.iloc[0]
-                made.append(
-                    replace(found, name=f"noise_{key}", title=f"{found.title}: {first['data']}, {first['backbone']}")
-                )
-    return Part("noise", "Noisy annotations", (), warnings, made) if made or warnings else None
 
 
 def _paper(measured: Measured, localised: Localised | None) -> Part:

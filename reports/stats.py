@@ -28,6 +28,7 @@ __all__ = [
     "compare_values",
     "finite_scores",
     "holm",
+    "image_values",
     "interval",
     "interval_of_values",
     "per_seed",
@@ -105,7 +106,7 @@ def per_seed(metric: Metric, predicted: npt.ArrayLike, true: npt.ArrayLike) -> A
     Raises:
         ValueError: If the shapes do not fit, there is no seed or image, or a true count is negative or not finite.
     """
-    values = _values(metric, predicted, true)
+    values = image_values(metric, predicted, true)
     return values.mean(axis=1) if values.size else np.full(len(values), np.nan)
 
 
@@ -167,7 +168,7 @@ def interval(
         ValueError: As `per_seed`, and if the level is not between 0 and 1.
     """
     check_options(level, resamples)
-    values = _values(metric, predicted, true)
+    values = image_values(metric, predicted, true)
     found = interval_of_values(values, rng=rng, level=level, resamples=resamples, root=metric == "rmse")
     return found if metric == "bias" else found._replace(low=max(found.low, 0.0))
 
@@ -265,8 +266,8 @@ def compare(
             f"the losses have predictions of shapes {np.shape(a)} and {np.shape(b)}; expected one shape (seeds,"
             " images): keep the seeds and images that both have, in the same order"
         )
-    values = _values(metric, a, true) - _values(metric, b, true)
-    gap = _values("mae", a, true).mean(axis=0) - _values("mae", b, true).mean(axis=0)
+    values = image_values(metric, a, true) - image_values(metric, b, true)
+    gap = image_values("mae", a, true).mean(axis=0) - image_values("mae", b, true).mean(axis=0)
     return compare_values(values, gap, level=level)
 
 
@@ -406,8 +407,19 @@ def _image_quantiles(
     return (float(lower), float(-upper)) if np.isfinite(lower) and np.isfinite(upper) else None
 
 
-def _values(metric: Metric, predicted: npt.ArrayLike, true: npt.ArrayLike) -> Array:
-    """(S, I) values whose mean over images is the metric of each seed; of the NAE the images with people only."""
+def image_values(metric: Metric, predicted: npt.ArrayLike, true: npt.ArrayLike) -> Array:
+    """(S, I) values whose mean over images is the metric of each seed: what `interval_of_values` takes.
+
+    |e|, |e| / t of the images with people only, e, and for the RMSE the influence values of `interval`.
+
+    Args:
+        metric: mae, rmse, nae or bias.
+        predicted: (S, I) predicted counts.
+        true: (I,) true counts, at least 0.
+
+    Raises:
+        ValueError: As `per_seed`.
+    """
     if metric not in get_args(Metric):
         raise ValueError(f"unknown metric {metric!r}; expected one of {', '.join(get_args(Metric))}")
     counts, truth = np.asarray(predicted, float), np.asarray(true, float)

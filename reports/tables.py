@@ -1,4 +1,4 @@
-"""Tables of measurements: the comparison of losses under one setting, cost, noise, and tables of one's own.
+"""Tables of measurements: the comparison of losses under one setting, cost, and tables of one's own.
 
 Pure functions from `Measured` to `Table`. A column holds measurements under the same terms only (`reports.protocol`);
 what is best is marked only where it is separated from the others, over seeds and images, after Holm's correction over
@@ -31,19 +31,23 @@ from reports.table import Cell, Column, Row, Table
 from reports.words import failures_caption, reading, setting_title, terms_caption
 
 __all__ = [
+    "AFTER",
+    "Grid",
     "Setting",
+    "check_metrics",
     "comparison",
     "comparison_rows",
     "cost",
     "custom",
     "failures",
-    "noise",
+    "grid",
+    "known_metrics",
     "not_better_than_constant",
     "settings",
 ]
 
 _TOLD = ("dataset", "dataset_params", "split", "noise", "backbone", "stride", "recipe", "settings", "selection")
-_AFTER = ("split", "selection", "eval_id")
+AFTER = ("split", "selection", "eval_id")
 """Terms that a run has only once it was measured."""
 
 
@@ -71,7 +75,7 @@ def settings(measured: Measured) -> list[Setting]:
     rows = measured.evaluated
     if rows.empty:
         return []
-    keys, all_keys = protocol_hash(rows), protocol_hash(measured.runs, _AFTER)
+    keys, all_keys = protocol_hash(rows), protocol_hash(measured.runs, AFTER)
     found = []
     for key in keys.unique():
         inside = rows[keys == key]
@@ -147,7 +151,7 @@ def cost(measured: Measured) -> Table:
     shown = {name: value for name, value in shown.items() if name in rows and rows[name].notna().any()}
     if rows.empty or not shown:
         raise ValueError("no finished run with timings: nothing to say about cost")
-    apart = ("noise", "noise_seed", *_AFTER)
+    apart = ("noise", "noise_seed", *AFTER)
     machine = ("processor", "device", "threads", "torch")
     groups = {str(backbone): inside for backbone, inside in rows.groupby("backbone", sort=False)}
     for backbone, inside in groups.items():
@@ -168,44 +172,6 @@ def cost(measured: Measured) -> Table:
     return Table("cost", "Cost of training, by loss", "loss", tuple(columns), tuple(body), caption)
 
 
-def noise(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
-    """Losses by annotation noise: each level's error, and how much it is above that with clean labels.
-
-    The change is paired: the same seeds, the same images. The levels are this suite's; the papers do not state theirs.
-
-    Raises:
-        MixedProtocolError: If the rows differ in more than loss, noise and seed.
-        ValueError: If there is only one level, or an unknown metric.
-    """
-    _check_metrics(metrics)
-    rows = measured.evaluated
-    levels = sorted(set(rows["noise"]), key=_noise_order)
-    if len(levels) < 2:
-        found = f"only {levels[0]!r}" if levels else "no measured run"
-        raise ValueError(f"a noise table needs runs with at least two noises; found {found}")
-    check_comparable(rows, "the noise table", ("noise",))
-    grid = _grid(measured, {level: rows[rows["noise"] == level] for level in levels}, "label", "noise", metrics)
-    heads: list[Column] = []
-    parts: dict[str, list[Cell]] = {label: [] for label in grid.cells}
-    for place, head in enumerate(grid.heads):
-        change = "none" in levels and head.group != "none"
-        heads += [head, *([Column("change", head.group, "derived")] if change else [])]
-        for label, cells in grid.cells.items():
-            metric = _known(metrics)[place % len(_known(metrics))]
-            clean, noisy = (grid.samples.get(level, {}).get(label) for level in ("none", head.group))
-            parts[label] += [cells[place], *([_change(metric, clean, noisy)] if change else [])]
-    body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in parts.items()]
-    caption = (
-        *terms_caption(rows, ("noise",)),
-        "change: against clean labels, on the same seeds and images, with its 95 % interval (not corrected).",
-        "Training labels are noisy, test labels never; every loss saw the same wrong labels.",
-        *grid.reading,
-        *failures_caption(measured),
-    )
-    title = "Losses under noisy annotations (levels ours)"
-    return Table("noise", title, "loss", tuple(heads), tuple(body), caption)
-
-
 def custom(
     measured: Measured, rows: str = "label", columns: str = "dataset", metrics: Sequence[str] = ("mae",)
 ) -> Table:
@@ -221,7 +187,7 @@ def custom(
         ValueError: If a field or metric is unknown, both fields are the same, or nothing was measured.
         MixedProtocolError: If a column would mix terms, or a cell runs that differ in more than their seed.
     """
-    _check_metrics(metrics)
+    check_metrics(metrics)
     frame = measured.evaluated
     down, across = (_field(frame, name) for name in (rows, columns))
     if down == across:
@@ -234,14 +200,14 @@ def custom(
     groups = {str(value): frame[frame[across] == value] for value in sorted(set(frame[across]), key=_order)}
     for name, inside in groups.items():
         check_comparable(inside, f"the column {across}={name}", free)
-    grid = _grid(measured, groups, down, across, metrics)
-    body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in grid.cells.items()]
-    caption = (*terms_caption(frame, free), *grid.reading, *failures_caption(measured))
-    return Table("custom", f"{down} by {across}", down, tuple(grid.heads), tuple(body), caption)
+    found = grid(measured, groups, down, across, metrics)
+    body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in found.cells.items()]
+    caption = (*terms_caption(frame, free), *found.reading, *failures_caption(measured))
+    return Table("custom", f"{down} by {across}", down, tuple(found.heads), tuple(body), caption)
 
 
-class _Grid(NamedTuple):
-    """Columns, cells by row label with the constant count last, and how they are to be read."""
+class Grid(NamedTuple):
+    """Columns, cells by row label with the constant count last, samples by group, and how they are to be read."""
 
     heads: list[Column]
     cells: dict[str, list[Cell]]
@@ -249,24 +215,24 @@ class _Grid(NamedTuple):
     reading: tuple[str, ...]
 
 
-def _grid(
+def grid(
     measured: Measured, groups: Mapping[str, pd.DataFrame], down: str, across: str, metrics: Sequence[str]
-) -> _Grid:
+) -> Grid:
     """The cells of every metric for each value of `down` in each group; `across` is what the groups differ in."""
     samples = {name: measured.samples(inside, down) for name, inside in groups.items()}
-    comparisons = Comparisons(samples, _known(metrics))
-    found = {metric: measured_cells(samples, metric, comparisons) for metric in _known(metrics)}
+    comparisons = Comparisons(samples, known_metrics(metrics))
+    found = {metric: measured_cells(samples, metric, comparisons) for metric in known_metrics(metrics)}
     labels = sorted(set(measured.runs[down].dropna()), key=_order)
     cells: dict[str, list[Cell]] = {str(label): [] for label in labels}
     for name in groups:
         for label in labels:
             runs = measured.runs[(measured.runs[down] == label) & (measured.runs[across].astype(str) == name)]
-            for metric in _known(metrics):
+            for metric in known_metrics(metrics):
                 cell = found[metric][name].get(str(label))
                 cells[str(label)].append(absent_cell(runs) if cell is None else noting_failures(cell, runs))
-    cells[CONSTANT] = [constant_cell(inside, metric) for inside in groups.values() for metric in _known(metrics)]
-    heads = [Column(METRIC_NAMES[metric], name) for name in groups for metric in _known(metrics)]
-    return _Grid(heads, cells, samples, reading(_merged(samples), comparisons))
+    cells[CONSTANT] = [constant_cell(inside, metric) for inside in groups.values() for metric in known_metrics(metrics)]
+    heads = [Column(METRIC_NAMES[metric], name) for name in groups for metric in known_metrics(metrics)]
+    return Grid(heads, cells, samples, reading(_merged(samples), comparisons))
 
 
 def failures(measured: Measured) -> Table | None:
@@ -303,15 +269,6 @@ def _constant_row(rows: pd.DataFrame, several: bool) -> Row:
     return Row(CONSTANT, (Cell(), cells[0], *middle, *cells[1:], Cell(), Cell()), reference=True)
 
 
-def _change(metric: Metric, clean: Sample | None, noisy: Sample | None) -> Cell:
-    """The paired difference to clean labels; nothing without two seeds that both have."""
-    found = None if clean is None or noisy is None else noisy.compared(metric, clean)
-    if found is None or found.seeds < 2 or not math.isfinite(found.difference.low):
-        return Cell("–" if clean is not None and noisy is not None else "")
-    at, low, high, *_ = found.difference
-    return Cell(f"{at:+.1f} ({low:+.1f} to {high:+.1f})", at, low=low, high=high, seeds=found.seeds)
-
-
 def _only_failed(measured: Measured) -> list[tuple[str, pd.DataFrame]]:
     """The losses none of whose runs was measured."""
     done = set(measured.evaluated["label"])
@@ -327,20 +284,14 @@ def _order(value: Any) -> tuple[int, Any]:
     return (1, str(value)) if isinstance(value, str) else (0, float(value))
 
 
-def _noise_order(noise: str) -> tuple[str, float]:
-    kind, _, level = noise.partition(":")
-    try:
-        return (kind if kind != "none" else "", float(level or 0))
-    except ValueError:
-        return (noise, 0.0)
-
-
-def _check_metrics(metrics: Sequence[str]) -> None:
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raises ValueError for a metric that does not follow from the counts, with the nearest names."""
     for metric in metrics:
         check_known("metric", metric, METRICS)
 
 
-def _known(metrics: Sequence[str]) -> list[Metric]:
+def known_metrics(metrics: Sequence[str]) -> list[Metric]:
+    """The metrics in the order of all tables."""
     return [metric for metric in METRICS if metric in metrics]
 
 

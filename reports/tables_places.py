@@ -17,7 +17,16 @@ from reports.shares import SHARES
 from reports.table import Cell, Column, Row, Table
 from reports.words import reading, setting_title, terms_caption
 
-__all__ = ["APART", "by_setting", "check_shares", "file_name", "localisation", "radius_words", "scoring_caption"]
+__all__ = [
+    "APART",
+    "by_setting",
+    "check_shares",
+    "file_name",
+    "localisation",
+    "radius_words",
+    "scoring_caption",
+    "setting_key",
+]
 
 APART = ("eval_id",)
 """A localizer is part of the row: its identity is no term of the column."""
@@ -51,8 +60,7 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
     check_shares(metrics)
     rows = localised.rows
     check_comparable(rows, "the columns of localisation", APART, ("localisation_version", "scoring"))
-    terms = protocol_hash(rows, APART).iloc[0], rows["scoring"].iloc[0], rows["localisation_version"].iloc[0]
-    key = hashlib.sha256(repr(terms).encode()).hexdigest()[:8]
+    key = setting_key(rows)
     radii = shown_radii(rows)
     main = next(iter(rows.loc[rows["main"].astype(bool), "radius"]), radii[-1])
     samples = {radius: _samples(localised, rows[rows["radius"] == radius]) for radius in radii}
@@ -83,6 +91,12 @@ def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table
         rows=tuple(body),
         caption=(*terms_caption(rows, APART), *scoring_caption(rows, main), *reading(merged, comparisons)),
     )
+
+
+def setting_key(rows: pd.DataFrame) -> str:
+    """A short hash of the terms of one of `by_setting`, for names of files."""
+    terms = protocol_hash(rows, APART).iloc[0], rows["scoring"].iloc[0], rows["localisation_version"].iloc[0]
+    return hashlib.sha256(repr(terms).encode()).hexdigest()[:8]
 
 
 def _columns(main: str, others: Sequence[str], ranges: Sequence[str], metrics: Sequence[str]) -> tuple[Column, ...]:

@@ -61,7 +61,18 @@ class Noise(NamedTuple):
         return "+".join(map(str, self.steps)) or "none"
 
     def apply(self, points: NDArray[np.float64], image_size: tuple[int, int], key: tuple[str, str, int]) -> Noisy:
-        """Labels with this noise; the input is not touched.
+        """Labels with this noise, inside the image: what `draw` gives, points outside moved to the border.
+
+        Args:
+            points: See `draw`.
+            image_size: See `draw`.
+            key: See `draw`.
+        """
+        noisy = self.draw(points, image_size, key)
+        return noisy._replace(points=clip(noisy.points, image_size)) if self.steps else noisy
+
+    def draw(self, points: NDArray[np.float64], image_size: tuple[int, int], key: tuple[str, str, int]) -> Noisy:
+        """Labels with this noise before they meet the border: they may lie outside. The input is not touched.
 
         Every kind draws from its own generator, seeded by the dataset, the image, the kind, the level and the noise
         seed: adding `+missing:0.1` does not change how the remaining points were displaced.
@@ -78,7 +89,7 @@ class Noise(NamedTuple):
             named = "\x1f".join(["annotation-noise", key[0], key[1], str(step), str(int(key[2]))])
             seed = int.from_bytes(hashlib.sha256(named.encode()).digest(), "big")
             noisy = KINDS[step.kind].act(noisy, step.level, image_size, np.random.default_rng(seed))
-        return noisy._replace(points=clip(noisy.points, image_size)) if self.steps else noisy
+        return noisy
 
 
 def parse(text: str) -> Noise:

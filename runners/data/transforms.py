@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from losses.geometry import spread
 from runners.data.noise import Noise, clip
 
-__all__ = ["PAD", "Images", "Sample", "TrainCrops", "WholeImages"]
+__all__ = ["PAD", "Images", "Sample", "TrainCrops", "WholeImages", "noise_key"]
 
 PAD = np.array([124, 116, 104], dtype=np.uint8)
 """The ImageNet mean colour, 255 (0.485, 0.456, 0.406) rounded: within half a grey level of zero after normalisation."""
@@ -186,10 +186,15 @@ class WholeImages(Dataset[Sample]):
 # Labels
 
 
+def noise_key(images: Images, index: int, noise_seed: int) -> tuple[str, str, int]:
+    """What an image's noise is drawn from in training; whoever asks with the same key sees the same wrong labels."""
+    return images.name, images.ids[index], noise_seed
+
+
 def _heads(images: Images, index: int, noise: Noise, noise_seed: int) -> Heads:
     """Labels of a training image with their noise; boxes follow their points, or are made from the noisy ones."""
     clean, boxes = images.points(index), images.boxes(index)
-    noisy = noise.apply(clean, images.image(index).shape[:2], (images.name, images.ids[index], noise_seed))
+    noisy = noise.apply(clean, images.image(index).shape[:2], noise_key(images, index, noise_seed))
     spacing = _spacing(noisy.points)
     half = np.clip(spacing, *BOX_SIDE)[:, None] / 2
     squares = np.concatenate([noisy.points - half, noisy.points + half], axis=1)
