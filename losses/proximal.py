@@ -93,7 +93,7 @@ def squared(density: Tensor, cost: Tensor, tau: float, *, feasible: Feasible = "
     _check(density, cost)
     check_number("tau", tau, above=0)
     check_choice("feasible", feasible, ("affine", "simplex"))
-    return _squared(density, cost, torch.as_tensor(tau).to(density), feasible)
+    return _squared(density, cost, density.new_tensor(tau), feasible)
 
 
 def squared_l1(density: Tensor, cost: Tensor, weight: float = 1.0, *, feasible: Feasible = "affine") -> Cell:

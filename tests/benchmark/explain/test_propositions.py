@@ -1,0 +1,67 @@
+"""The claims of `benchmark explain --check` hold, and they fail where the mathematics is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.explain.check import propositions_table
+from benchmark.explain.propositions import propositions
+from losses import proximal
+
+MEASURED = {
+    "official DM-Count, one head",
+    "DM-Count, four heads",
+    "BL, one head, too few",
+    "BL, one head, too many",
+}
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_every_claim_holds(seed: int) -> None:
+    found = propositions(seed, 12)
+    assert {each.name for each in found if each.holds is None} == MEASURED
+    assert [(each.name, each.worst) for each in found if each.holds is False] == []
+
+
+def test_measurements_are_of_losses_that_differ_from_their_rows() -> None:
+    """The zoo's BL counts (1 - q)'a and official DM-Count has reg log b: neither is its row, and neither is far off."""
+    for each in propositions(0, 6):
+        if each.holds is None:
+            assert 0.01 < each.median < 2, each
+
+
+def test_the_lost_factor_of_the_slides_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = proximal.squared
+
+    def printed(density, cost, tau, **kwargs):
+        """The slides' limit: the filler without 1 / n."""
+        found = right(density, cost, tau, **kwargs)
+        return found._replace(target=density - cost / tau + found.filler * len(density))
+
+    monkeypatch.setattr(proximal, "squared", printed)
+    failing = {each.name for each in propositions(0, 4) if each.holds is False}
+    assert {"envelope theorem", "target against scipy", "tau to infinity", "three views"} <= failing
+
+
+def test_the_inverted_row_of_the_slides_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = proximal.squared_l1
+
+    def printed(density, cost, weight=1.0, **kwargs):
+        """The table's p*, with 1 / |s - 1| where |s - 1| is meant."""
+        found = right(density, cost, weight, **kwargs)
+        step = 1 / (density.sum() - 1).abs() / (weight * len(density))
+        return found._replace(target=density - step * (cost - cost.mean()) + (1 - density.sum()) / len(density))
+
+    monkeypatch.setattr(proximal, "squared_l1", printed)
+    assert "envelope theorem" in {each.name for each in propositions(0, 4) if each.holds is False}
+
+
+def test_the_table_says_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = propositions(3, 2)
+    table = propositions_table(found)
+    assert "Every claim holds." in table.caption[0]
+    assert len(table.rows) == len(found)
+    wrong = propositions_table([found[0]._replace(worst=1.0)])
+    assert f"Not true here: {found[0].name}" in wrong.caption[0]
+    with pytest.raises(ValueError, match="at least 1"):
+        propositions(0, 0)
