@@ -6,7 +6,7 @@ In `<output>/<run_id>/`:
 - `history.jsonl`: one line an epoch
 - `record.json`: renamed in last: its presence means done
 - `failed.json`: why it stopped, if it did
-- `claim.json`: who is training it now
+- `claim-<n>.json`: who trains it now, or did last; see `results.claims`
 - `model_<rule>.safetensors`: the weights that each selection rule kept
 - `eval/<eval_id>/`: metrics.json and images.parquet, one folder a measurement of the counts; localisation.json,
   points.parquet and curve.parquet, one of the places
@@ -16,9 +16,7 @@ In `<output>/<run_id>/`:
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +26,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from results.atomic import replacing, write_text
+from results.claims import Claims
 from results.rows import LOCALISATION_COLUMNS, localisation_rows, run_rows
 from results.schema import SCHEMA_VERSION, Evaluation, Failure, Localisation, Record, State
 from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
@@ -42,10 +41,16 @@ class StoreError(RuntimeError):
 
 
 class RunFolder:
-    """The files of one run. Reads and writes; decides nothing."""
+    """The files of one run. Reads and writes; decides nothing.
+
+    Attributes:
+        path: The folder.
+        claims: Who is training it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.claims = Claims(path)
 
     @property
     def run_id(self) -> str:
@@ -70,7 +75,7 @@ class RunFolder:
         """What the files say: done, failed, running (claimed by a living process), interrupted or new."""
         if (self.path / "record.json").is_file():
             return "done"
-        if self._claimed():
+        if self.claims.holder() is not None:
             return "running"
         if (self.path / "failed.json").is_file():
             return "failed"
@@ -216,44 +221,6 @@ class RunFolder:
             with replacing(folder / name) as temporary:
                 table.to_parquet(temporary, index=False)
         write_text(folder / "localisation.json", _dump(localisation))
-
-    # ---- claims: two processes on one store never train the same run
-
-    def claim(self) -> bool:
-        """Takes the run for this process, or says that another living process has it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
-        for _ in range(2):
-            try:
-                with (self.path / "claim.json").open("x", encoding="utf-8") as file:
-                    file.write(text)
-                return True
-            except FileExistsError:
-                if self._claimed():
-                    return False
-                (self.path / "claim.json").unlink(missing_ok=True)  # its owner died
-        return False
-
-    def release(self) -> None:
-        """Gives the run back."""
-        (self.path / "claim.json").unlink(missing_ok=True)
-
-    def _claimed(self) -> bool:
-        """Whether a living process holds the claim. Of another machine's process nothing is known: it is believed."""
-        try:
-            owner = json.loads((self.path / "claim.json").read_text(encoding="utf-8"))
-            host, pid = owner["host"], int(owner["pid"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        if host != socket.gethostname():
-            return True
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
 
 
 class Store:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,15 @@ POINT_SCORE = 0.5
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss is NaN or infinite; raised before the optimiser could spoil the weights."""
+    """The loss or the prediction is NaN or infinite; raised before the optimiser could spoil the weights.
+
+    Attributes:
+        batch: What it happened on: normalised images, points of each image, prediction; None where it is not known.
+        ids: The images' ids, where they are known.
+    """
+
+    batch: dict[str, Tensor] | None = None
+    ids: Sequence[str] = ()
 
 
 class Normalise(BaseDataPreprocessor):
@@ -59,14 +67,16 @@ class Counter(BaseModel):
         self.network = network
         self.loss = loss
         self.timer = LossTimer()
+        self._batch: tuple[Tensor, Target, Any, Prediction] | None = None
 
     def forward(self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, mode: str = "tensor") -> Any:
         """The loss terms and `train_mae` in mode `loss`, otherwise the prediction."""
         prediction = self.network(images)
         if mode != "loss":
             return prediction
+        self._batch = (images, target, ids, prediction)
         with self.timer.forward(prediction):
-            terms = self.loss(prediction, target)
+            terms = self._terms(prediction, target)
         self.timer.watch_backward(prediction, terms["loss"])
         return terms | {"train_mae": _count_error(prediction, target)}
 
@@ -79,8 +89,28 @@ class Counter(BaseModel):
         total, logged = super().parse_losses(losses)
         if total.device.type == "cpu" and not bool(torch.isfinite(total)):
             terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
-            raise NonFiniteLossError(f"the loss is not finite: {terms}")
+            raise self._not_finite(f"the loss is not finite: {terms}")
         return total, logged
+
+    def _terms(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        """The loss's terms. What it refuses because the prediction is not finite is an error of its own kind."""
+        try:
+            return self.loss(prediction, target)
+        except ValueError as error:
+            if bool(torch.isfinite(_main(prediction)).all()):
+                raise
+            raise self._not_finite(str(error)) from error
+
+    def _not_finite(self, message: str) -> NonFiniteLossError:
+        """The error, with the batch that it happened on."""
+        error = NonFiniteLossError(message)
+        if self._batch is not None:
+            images, target, ids, prediction = self._batch
+            found = {"images": images, "prediction": _main(prediction)}
+            found |= {f"points_{place}": points for place, points in enumerate(target.points)}
+            error.batch = {name: value.detach().cpu().contiguous() for name, value in found.items()}
+            error.ids = [str(each) for each in ids or ()]
+        return error
 
 
 @torch.no_grad()

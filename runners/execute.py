@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,15 +17,16 @@ from uuid import uuid4
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from results.atomic import replacing
 from results.schema import Evaluation, Failure, Record
 from results.spec import EvaluationSpec, LocalisationSpec, Selection
 from results.store import RunFolder, Store, read_history
 from runners import build
-from runners.counter import Counter, evaluate
+from runners.counter import Counter, NonFiniteLossError, evaluate
 from runners.environment import describe, git_state, peak_memory
-from runners.hooks import Checkpoint, History, KeepWeights, Progress, Report, Resume, ValidationLoop
+from runners.hooks import Checkpoint, History, KeepWeights, Progress, Report, Resume, TakenOverError, ValidationLoop
 from runners.job import TRACKERS, Job
 from runners.metrics.counting import constant, summary
 
@@ -52,29 +55,40 @@ def execute(job: Job, report: Report) -> bool:
         Whether the run and all its evaluations are there at the end.
     """
     folder = Store(job.output).run(job.spec.run_id)
-    if not folder.claim():
-        report({"event": "failed", "reason": "another process is training this run"})
+    try:
+        taken = folder.claims.take()
+    except OSError as error:
+        report({"event": "failed", "reason": f"the store cannot be written: {error}"})
+        return False
+    if not taken:
+        holder = folder.claims.holder() or "another process"
+        report({"event": "failed", "reason": f"{holder} is training this run"})
         return False
     try:
-        _seed(job)
-        data = None if _trained(folder, job) else _train(job, folder, report)
-        _measure(job, folder, report, data)
+        with folder.claims.beating():
+            _seed(job)
+            data = None if _trained(folder, job) else _train(job, folder, report)
+            _measure(job, folder, report, data)
+    except TakenOverError as error:  # the files are the other process's now
+        report({"event": "failed", "reason": str(error)})
+        return False
     except Exception as error:  # a run may fail for any reason; the others must go on
         reason = _reason(error)
-        folder.fail(
-            Failure(
-                run_id=folder.run_id,
-                spec=job.spec,
-                when=_now(),
-                reason=reason,
-                traceback=traceback.format_exc(),
-                epoch=max((row["epoch"] for row in read_history(folder.history_file)), default=0),
+        with suppress(OSError):  # a full disk: the reason is told, and the run stays interrupted
+            folder.fail(
+                Failure(
+                    run_id=folder.run_id,
+                    spec=job.spec,
+                    when=_now(),
+                    reason=reason,
+                    traceback=traceback.format_exc(),
+                    epoch=max((row["epoch"] for row in read_history(folder.history_file)), default=0),
+                )
             )
-        )
         report({"event": "failed", "reason": reason})
         return False
     finally:
-        folder.release()
+        folder.claims.release()
     folder.succeed()
     report({"event": "done"})
     return True
@@ -157,7 +171,10 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
         default_scope="mmengine",
         log_level="INFO" if place.tracker else "WARNING",
     )
-    runner.train()
+    try:
+        runner.train()
+    except NonFiniteLossError as error:
+        raise _kept(error, folder, runner) from error
     seconds = time.perf_counter() - clock
     folder.finish(
         Record(
@@ -177,6 +194,17 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
         )
     )
     return data
+
+
+def _kept(error: NonFiniteLossError, folder: RunFolder, runner: Runner) -> NonFiniteLossError:
+    """The error with where it happened, and where the batch lies that it happened on."""
+    where = f"epoch {runner.epoch + 1}, step {runner.iter + 1}"
+    if error.batch is None:
+        return NonFiniteLossError(f"{error} ({where})")
+    path = folder.work / "nonfinite.safetensors"
+    with replacing(path) as temporary:
+        save_file(error.batch, temporary, {"ids": json.dumps(error.ids), "where": where, "error": str(error)})
+    return NonFiniteLossError(f"{error} ({where}; the batch is kept in {path})")
 
 
 def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | None) -> None:

@@ -10,7 +10,6 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,11 +20,17 @@ from safetensors.torch import save_file
 
 from results.atomic import replacing, write_text
 from results.spec import Recipe, Selection
-from results.store import RunFolder, read_history
+from results.store import RunFolder
+from runners import checkpoints
 from runners.counter import NonFiniteLossError, evaluate
 from runners.metrics.counting import summary
 
-__all__ = ["Checkpoint", "EpochEnd", "History", "KeepWeights", "Progress", "Resume", "ValidationLoop"]
+__all__ = ["Checkpoint", "EpochEnd", "History", "KeepWeights", "Progress", "Resume", "TakenOverError", "ValidationLoop"]
+
+
+class TakenOverError(RuntimeError):
+    """Another process trains this run now; nothing more is written by this one."""
+
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -135,13 +140,6 @@ class History(EpochEnd):
         self._steps = 0
         self._started = 0.0
 
-    def before_train(self, runner: Runner) -> None:
-        """Drops lines of epochs that the checkpoint does not know."""
-        lines = [
-            json.dumps(row) + "\n" for row in read_history(self.folder.history_file) if row["epoch"] <= runner.epoch
-        ]
-        write_text(self.folder.history_file, "".join(lines))
-
     def before_train_epoch(self, runner: Runner) -> None:
         """Starts the epoch's sums."""
         self._sums, self._steps, self._started = {}, 0, time.perf_counter()
@@ -167,19 +165,25 @@ class Checkpoint(EpochEnd):
     """Saves everything a later process needs to go on after this epoch.
 
     A file of our own rather than the engine's: plain tensors and numbers that `torch.load` reads with `weights_only`,
-    renamed in whole, with the random state that the engine leaves out. Crops and order need none: they are drawn from
-    (seed, epoch, index).
+    renamed in whole, with the random state that the engine leaves out and the history so far. Crops and order need
+    none: they are drawn from (seed, epoch, index). The last two are kept; see `runners.checkpoints`.
     """
 
     priority = "LOW"
 
     def __init__(self, recipe: Recipe, folder: RunFolder, keeper: KeepWeights) -> None:
         super().__init__(recipe)
-        self.path = checkpoint_file(folder)
+        self.folder = folder
         self.keeper = keeper
 
     def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
-        """Saves, except after the last epoch, when the record follows at once."""
+        """Saves, except after the last epoch, when the record follows at once.
+
+        Raises:
+            TakenOverError: If another process believed this one dead, and trains the run now.
+        """
+        if not self.folder.claims.mine():
+            raise TakenOverError(f"another process has taken run {self.folder.run_id} over; this one stops")
         if epoch == self.recipe.epochs:
             return
         state = {
@@ -189,16 +193,16 @@ class Checkpoint(EpochEnd):
             "epoch": epoch,
             "iter": epoch * len(runner.train_dataloader),
             "selected": self.keeper.selected,
+            "history": self.folder.history_file.read_text(encoding="utf-8"),
             "rng": torch.get_rng_state(),
         }
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             state["cuda_rng"] = torch.cuda.get_rng_state()
-        with replacing(self.path) as temporary:
-            torch.save(state, temporary)
+        checkpoints.save(self.folder.work, epoch, state)
 
 
 class Resume(Hook):
-    """Restores what `Checkpoint` saved, before any other hook looks at the epoch.
+    """Restores what `Checkpoint` saved last, before any other hook looks at the epoch.
 
     Attributes:
         epoch: The epochs that were already done; 0 for a fresh run.
@@ -207,15 +211,16 @@ class Resume(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self, folder: RunFolder, keeper: KeepWeights) -> None:
-        self.path = checkpoint_file(folder)
+        self.folder = folder
         self.keeper = keeper
         self.epoch = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Goes back to the last whole epoch, if there is one."""
-        if not self.path.is_file():
+        """Goes back to the last epoch of which there is an undamaged checkpoint, else to the start."""
+        state = checkpoints.load(self.folder.work)
+        write_text(self.folder.history_file, "" if state is None else state["history"])
+        if state is None:
             return
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
         runner.model.load_state_dict(state["model"])
         runner.optim_wrapper.load_state_dict(state["optimizer"])
         for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
@@ -226,11 +231,6 @@ class Resume(Hook):
         torch.set_rng_state(state["rng"])
         if "cuda_rng" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda_rng"])
-
-
-def checkpoint_file(folder: RunFolder) -> Path:
-    """Where an unfinished run keeps its last whole epoch."""
-    return folder.work / "checkpoint.pth"
 
 
 class Progress(EpochEnd):

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +96,6 @@ def test_an_atomic_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         torn()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_a_claim_holds_while_its_process_lives(tmp_path: Path) -> None:
-    folder = Store(tmp_path).run("a")
-    assert folder.claim()
-    assert not Store(tmp_path).run("a").claim()
-    folder.release()
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (tmp_path / "a" / "claim.json").write_text(json.dumps({"host": os.uname().nodename, "pid": dead.pid}))
-    assert folder.claim()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from benchmark.plan import Planned, plan
 from benchmark.study import validated
 from results.spec import EvaluationSpec
 from results.store import Store
-from runners import hooks
+from runners import checkpoints, hooks
 from runners.engines.local import run_jobs
 from runners.execute import execute
 from runners.job import Job, Place
@@ -159,6 +159,9 @@ def test_a_loss_that_is_not_finite_fails_with_its_terms_and_can_be_retried(
     assert event["event"] == "failed"
     assert "loss is not finite" in event["reason"]
     assert "term/count nan" in event["reason"]
+    assert "(epoch 3, step 6; the batch is kept in" in event["reason"]
+    kept = load_file(Store(task.output).run(task.spec.run_id).work / "nonfinite.safetensors")
+    assert kept["images"].shape[0] == kept["prediction"].shape[0] == len(kept) - 2
     folder = Store(task.output).run(task.spec.run_id)
     assert folder.state() == "failed"
     assert folder.failure().epoch >= 1
@@ -255,7 +258,7 @@ def test_an_interruption_leaves_everything_resumable(root: Path, tmp_path: Path,
     )
     try:
         deadline = time.monotonic() + 90
-        while not list((tmp_path / "runs").glob("*/work/checkpoint.pth")) and time.monotonic() < deadline:
+        while not list((tmp_path / "runs").glob("*/work/checkpoint-*.pth")) and time.monotonic() < deadline:
             time.sleep(0.2)
         process.send_signal(number)
         assert process.wait(30) == (-signal.SIGKILL if number == signal.SIGKILL else 130)
@@ -266,7 +269,7 @@ def test_an_interruption_leaves_everything_resumable(root: Path, tmp_path: Path,
     while folder.state() == "running" and time.monotonic() < deadline:
         time.sleep(0.2)
     assert folder.state() == "interrupted"
-    assert (folder.work / "checkpoint.pth").is_file()
+    assert checkpoints.load(folder.work) is not None
 
 
 def test_a_worker_that_is_killed_is_a_failed_run(

@@ -1,0 +1,226 @@
+"""Who is training a run: claims that two processes, on one machine or on two with a shared folder, never both hold.
+
+A run's claims are numbered files, `claim-0001.json`, `claim-0002.json`, ...; the one with the highest number counts.
+Whoever finds it released or its owner dead may create the next number, and creating a file that must not exist yet
+succeeds for one process only. Nothing is ever taken by deleting or overwriting another's claim, which two could do at
+once, and no lock of the operating system is needed, which shared folders may not have.
+
+An owner on this machine lives while its process does. Of one elsewhere only its heartbeat is known: the file's time,
+set anew every `BEAT` seconds, by the clock of the file's server. After `LEASE` seconds of silence it counts as dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import psutil
+
+from results.atomic import write_text
+
+__all__ = ["BEAT", "LEASE", "Claims", "Owner"]
+
+BEAT = 20.0
+"""Seconds between two signs of life (ours)."""
+LEASE = 180.0
+"""Seconds without one after which an owner on another machine counts as dead (ours)."""
+_WRITING = 5.0
+"""Seconds that a claim which cannot be read may still be being written."""
+_KEPT = 8
+"""Older claims that stay: a machine whose view of a shared folder is behind must find its number taken."""
+
+
+class Owner(NamedTuple):
+    """Who holds a claim, or held it.
+
+    Attributes:
+        host: Name of the machine, for people.
+        machine: What tells machines and containers apart.
+        pid: Process id there.
+        started: When that process was started, seconds since the epoch: process ids are used again.
+        released: Whether it was given back.
+    """
+
+    host: str
+    machine: str
+    pid: int
+    started: float
+    released: bool = False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class Claims:
+    """The claims on one run.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._mine: Path | None = None
+
+    def take(self) -> bool:
+        """Takes the run for this process, or says that another living process has it; True if it is its own already.
+
+        Raises:
+            OSError: If the folder cannot be written.
+        """
+        if self.mine():
+            return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        newest = self._newest()
+        if newest is not None and self._alive(newest):
+            return False
+        number = 1 if newest is None else _number(newest) + 1
+        mine = self.folder / f"claim-{number:04d}.json"
+        if not _create(mine, json.dumps(_myself()._asdict())):
+            return False
+        self._mine = mine
+        for old in self._files()[: -_KEPT - 1]:
+            old.unlink(missing_ok=True)
+        return True
+
+    def mine(self) -> bool:
+        """Whether this object's claim still counts: no other process took the run over."""
+        return self._mine is not None and self._newest() == self._mine
+
+    def release(self) -> None:
+        """Gives the run back; nothing happens if it is no longer this process's."""
+        if self._mine is not None:
+            with suppress(OSError):  # a folder that is gone or full: the claim dies with the process
+                write_text(self._mine, json.dumps(_myself()._replace(released=True)._asdict()))
+        self._mine = None
+
+    def holder(self) -> Owner | None:
+        """The living process that has the run; None if it is free."""
+        newest = self._newest()
+        return _read(newest) if newest is not None and self._alive(newest, probe=False) else None
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Gives signs of life while the block runs."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(over,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _beat(self, over: threading.Event) -> None:
+        while not over.wait(BEAT):
+            if self._mine is not None:
+                with suppress(OSError):
+                    os.utime(self._mine)
+
+    def _files(self) -> list[Path]:
+        """All claims, the oldest first."""
+        return sorted(self.folder.glob("claim-*.json"), key=_number)
+
+    def _newest(self) -> Path | None:
+        files = self._files()
+        return files[-1] if files else None
+
+    def _alive(self, claim: Path, probe: bool = True) -> bool:
+        """Whether a claim holds; without `probe` nothing is written to find out."""
+        owner = _read(claim)
+        if owner is None:
+            return self._age(claim, probe) < _WRITING
+        if owner.released:
+            return False
+        if owner.machine == _machine():
+            return _runs(owner)
+        return self._age(claim, probe) < LEASE
+
+    def _age(self, claim: Path, probe: bool) -> float:
+        """Seconds since a claim's last sign of life; with a `probe` both times are by the clock of the folder."""
+        now = time.time()
+        if probe:
+            file = self.folder / f".now-{uuid4().hex[:8]}"
+            file.touch()
+            now = file.stat().st_mtime
+            file.unlink(missing_ok=True)
+        try:
+            return now - claim.stat().st_mtime
+        except FileNotFoundError:
+            return LEASE
+
+
+def _number(claim: Path) -> int:
+    """The number in a claim's name; 0 for a stranger's file."""
+    digits = claim.stem.partition("-")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _create(path: Path, text: str) -> bool:
+    """Creates a file with this text in one step, or says that it is there already."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(OSError):  # over a network the answer may be lost, and the link there all the same
+            os.link(temporary, path)
+        return temporary.stat().st_nlink == 2 or (not path.exists() and _create_plainly(path, text))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _create_plainly(path: Path, text: str) -> bool:
+    """The same on file systems without links; a reader may see it half written for a moment."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _read(claim: Path) -> Owner | None:
+    """The owner that a claim names; None if it cannot be read, and then holds nothing."""
+    try:
+        found = json.loads(claim.read_text(encoding="utf-8"))
+        return Owner(str(found["host"]), str(found["machine"]), int(found["pid"]), float(found["started"]),
+                     bool(found["released"]))  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _runs(owner: Owner) -> bool:
+    """Whether a process of this machine still runs; another one with its id does not count."""
+    try:
+        process = psutil.Process(owner.pid)
+        return abs(process.create_time() - owner.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _myself() -> Owner:
+    return Owner(socket.gethostname(), _machine(), os.getpid(), psutil.Process().create_time())
+
+
+@cache
+def _machine() -> str:
+    """This start of this machine, and the container on it: process ids mean something within it only."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)

@@ -1,0 +1,58 @@
+"""Checkpoints that tell whether they are whole: the name holds the epoch and the digest of the content.
+
+The last two are kept. One that was torn by a fault of the disk is passed over, and the one before it used: crops and
+order are drawn from (seed, epoch, index), so the run ends with the same bits, an epoch later.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from results.atomic import digest, publish
+
+__all__ = ["load", "save"]
+
+_NAME = re.compile(r"checkpoint-(\d{6})-([0-9a-f]{64})\.pth")
+_KEPT = 2
+
+
+def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
+    """Writes a checkpoint and removes all but the one before it.
+
+    Args:
+        folder: The run's working folder.
+        epoch: Whole epochs done.
+        state: Tensors, numbers, texts, and dictionaries and lists of them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".checkpoint.{uuid4().hex[:8]}.tmp"
+    try:
+        torch.save(state, temporary)
+        publish(temporary, folder / f"checkpoint-{epoch:06d}-{digest(temporary)}.pth")
+    finally:
+        temporary.unlink(missing_ok=True)
+    for old in _files(folder)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> dict[str, Any] | None:
+    """The newest whole checkpoint, on the CPU; None if there is none."""
+    for path in reversed(_files(folder)):
+        name = _NAME.fullmatch(path.name)
+        assert name is not None
+        if digest(path) == name[2]:
+            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return found
+        logging.getLogger(__name__).warning("%s is damaged: its content has another digest; passed over", path)
+    return None
+
+
+def _files(folder: Path) -> list[Path]:
+    """All checkpoints, the oldest first."""
+    return sorted(path for path in folder.glob("checkpoint-*.pth") if _NAME.fullmatch(path.name))

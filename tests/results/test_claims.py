@@ -1,0 +1,164 @@
+"""Claims: one holder whatever dies, however many want it at once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from results import claims
+from results.claims import LEASE, Claims
+
+WAIT = "import sys; sys.path.insert(0, {root!r})\nfrom pathlib import Path\nfrom results.claims import Claims\n"
+WAIT += "print(Claims(Path({folder!r})).take(), flush=True)\nsys.stdin.read()\n"
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """A process that takes the claim, says so, and lives until its input ends."""
+    code = WAIT.format(root=str(Path(__file__).parents[2]), folder=str(folder))
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "True\n"
+    return process
+
+
+def write(folder: Path, number: int, age: float = 0.0, **changes: object) -> Path:
+    """A claim of another process, last heard of `age` seconds ago."""
+    folder.mkdir(exist_ok=True)
+    owner = claims._myself()._asdict() | changes
+    path = folder / f"claim-{number:04d}.json"
+    path.write_text(json.dumps(owner))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_held_released_taken_again(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path / "run"), Claims(tmp_path / "run")
+    assert one.take()
+    assert one.take()  # still its own
+    assert not other.take()
+    holder = other.holder()
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    assert str(os.getpid()) in str(holder)
+    one.release()
+    assert other.holder() is None
+    assert other.take()
+    assert other.mine()
+    assert not one.mine()
+    one.release()  # no longer its own: nothing happens
+    assert other.mine()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_process_holds_nothing(tmp_path: Path, number: int) -> None:
+    process = start(tmp_path)
+    assert not Claims(tmp_path).take()
+    process.send_signal(number)
+    process.wait()
+    assert Claims(tmp_path).take()
+
+
+def test_a_stopped_process_still_holds(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        assert not Claims(tmp_path).take()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_another_process_with_the_same_id_is_another(tmp_path: Path) -> None:
+    write(tmp_path, 1, started=psutil.Process().create_time() - 1000)
+    assert Claims(tmp_path).take()
+
+
+def test_another_machine_is_believed_while_its_heart_beats(tmp_path: Path) -> None:
+    write(tmp_path, 1, age=LEASE - 30, machine="elsewhere", host="node7")
+    assert not Claims(tmp_path).take()
+    assert str(Claims(tmp_path).holder()) == f"process {os.getpid()} on node7"
+    write(tmp_path, 1, age=LEASE + 30, machine="elsewhere")
+    assert Claims(tmp_path).holder() is None
+    assert Claims(tmp_path).take()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["claim-0001.json", "claim-0002.json"]
+
+
+def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "BEAT", 0.05)
+    mine = Claims(tmp_path)
+    assert mine.take()
+    (file,) = tmp_path.iterdir()
+    os.utime(file, (0, 0))
+    with mine.beating():
+        deadline = time.monotonic() + 10
+        while file.stat().st_mtime < 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert time.time() - file.stat().st_mtime < 20
+
+
+def test_an_owner_that_was_taken_over_knows(tmp_path: Path) -> None:
+    one = Claims(tmp_path)
+    assert one.take()
+    write(tmp_path, 2, machine="elsewhere")
+    assert not one.mine()
+    assert not one.take()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 1}', "\x00\x00"])
+def test_a_torn_claim_holds_for_a_moment_only(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "claim-0001.json"
+    path.write_text(text)
+    assert not Claims(tmp_path).take()  # it may still be being written
+    os.utime(path, (time.time() - 60,) * 2)
+    assert Claims(tmp_path).take()
+
+
+def test_old_claims_do_not_pile_up(tmp_path: Path) -> None:
+    for _ in range(30):
+        each = Claims(tmp_path)
+        assert each.take()
+        each.release()
+    assert len(list(tmp_path.iterdir())) <= 10
+
+
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    one = Claims(tmp_path)
+    assert one.take()
+    assert not Claims(tmp_path).take()
+    assert [path.name for path in tmp_path.iterdir()] == ["claim-0001.json"]
+
+
+def _contend(folder: Path, rounds: int, barrier: object, wins: object) -> None:
+    """Takes part in every round; a winner dies without releasing."""
+    for number in range(rounds):
+        barrier.wait()  # type: ignore[attr-defined]
+        if Claims(folder / str(number)).take():
+            with wins[number].get_lock():  # type: ignore[index]
+                wins[number].value += 1  # type: ignore[index]
+
+
+def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
+    """Six processes race for fresh runs and for runs whose owner is dead."""
+    context, rounds, racers = multiprocessing.get_context("fork"), 60, 6
+    for number in range(0, rounds, 2):
+        write(tmp_path / str(number), 1, started=0.0)
+    barrier, wins = context.Barrier(racers), [context.Value("i", 0) for _ in range(rounds)]
+    processes = [context.Process(target=_contend, args=(tmp_path, rounds, barrier, wins)) for _ in range(racers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [win.value for win in wins] == [1] * rounds
