@@ -1,0 +1,159 @@
+"""Figures of label sensitivity, the measure of `runners.sensitivity` without training (ours). See `reports.plots`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from reports import style
+from reports.style import COLUMN, GRID, INK, LEFT, LINE, PAGE, TEXT, Plot
+
+__all__ = ["levels", "sensitivity"]
+
+_ROW = 0.17
+"""Height of a row of dots, inches."""
+_TITLES = {
+    "gradient_shift": "gradient shift",
+    "preference_lost": "preference lost",
+    "count_push": "count push",
+    "value_shift": "value shift a head",
+    "rest": "gradient that true labels leave",
+}
+
+
+@style.context()
+def sensitivity(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot:
+    """A measure of label sensitivity for every loss and noise: dots with 95 % intervals, a panel a noise.
+
+    Args:
+        summary: `runners.sensitivity.summary`.
+        measure: Which.
+
+    Returns:
+        `data` is the measure's rows; losses are sorted by their mean over the noises, the least first.
+
+    Raises:
+        ValueError: If the measure has no value.
+    """
+    rows = _measured(summary, measure)
+    order = list(rows.groupby("loss")["value"].mean().sort_values(kind="stable").index)
+    noises = list(dict.fromkeys(map(str, rows["noise"])))
+    shown = style.looks(rows["loss"])
+    names = max(style.text_width(name) for name in order) + 0.12
+    columns = min(3, len(noises))
+    across = PAGE if columns > 1 else COLUMN
+    gap, head, tick = 0.16, LINE + 0.08, 0.2
+    width = (across - names - 0.08 - gap * (columns - 1)) / columns
+    height = _ROW * len(order) + 0.1
+    lines = -(-len(noises) // columns)
+    figure = style.sheet(across, 0.22 + lines * (height + head + tick))
+    bounds = _bounds(rows)
+    for place, noise in enumerate(noises):
+        row, column = divmod(place, columns)
+        left = names + column * (width + gap)
+        bottom = 0.22 + tick + (lines - 1 - row) * (height + head + tick)
+        style.write(figure, left, bottom + height + 0.05, noise, TEXT)
+        axes = style.place(figure, left, bottom, width, height, ylim=(len(order) - 0.4, -0.6), xlim=bounds)
+        part = rows[rows["noise"] == noise].set_index("loss")
+        for i, name in enumerate(order):
+            one = part.loc[name]
+            axes.hlines(i, one["low"], one["high"], color=shown[name].color, lw=1.3)
+            axes.plot(one["value"], i, **style.marks(shown[name], 4.5))
+        axes.axvline(0, color=INK, lw=0.6)
+        axes.axvline(1, color=GRID, lw=0.7, ls=(0, (4, 2)))
+        axes.grid(axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.yaxis.set(major_locator=FixedLocator(list(range(len(order)))), minor_locator=NullLocator())
+        axes.yaxis.set_major_formatter(FixedFormatter(order if column == 0 else [""] * len(order)))
+        axes.tick_params(axis="y", length=0)
+    style.write(figure, (names + across) / 2, 0.06, f"{_TITLES[measure]} (ours)", TEXT, ha="center")
+    return Plot(rows, figure, _caption(rows, measure), f"noise_{measure}")
+
+
+@style.context()
+def levels(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot | None:
+    """A measure of label sensitivity over the level, a panel for each kind of noise that has several levels.
+
+    Args:
+        summary: `runners.sensitivity.summary`; combined noises are left out.
+        measure: Which.
+
+    Returns:
+        None if no kind has two levels. `data` is the measure's rows with `kind` and `level`.
+    """
+    rows = _measured(summary, measure)
+    rows = rows[~rows["noise"].str.contains("+", regex=False) & rows["noise"].str.contains(":")]
+    named = rows["noise"].str.split(":", n=1, expand=True).reindex(columns=[0, 1])
+    rows = rows.assign(kind=named[0], level=named[1].astype(float))
+    kinds = [str(kind) for kind, part in rows.groupby("kind", sort=False) if len(set(part["level"])) > 1]
+    if not kinds:
+        return None
+    rows = rows[rows["kind"].isin(kinds)].sort_values(["kind", "loss", "level"], kind="stable", ignore_index=True)
+    shown = style.looks(rows["loss"])
+    across = COLUMN if len(kinds) == 1 else PAGE
+    foot = 0.46 + style.legend_height(list(shown), across - LEFT, True)
+    columns = min(len(kinds), 3)
+    gap, head, height = 0.2, LINE + 0.08, 1.8
+    width = (across - LEFT - 0.08 - gap * (columns - 1)) / columns
+    lines = -(-len(kinds) // columns)
+    figure = style.sheet(across, foot + lines * (height + head) + (lines - 1) * 0.25)
+    for place, kind in enumerate(kinds):
+        row, column = divmod(place, columns)
+        left, bottom = LEFT + column * (width + gap), foot + (lines - 1 - row) * (height + head + 0.25)
+        style.write(figure, left, bottom + height + 0.05, kind, TEXT)
+        axes = style.place(figure, left, bottom, width, height)
+        part = rows[rows["kind"] == kind]
+        for name, curve in part.groupby("loss"):
+            look = shown[str(name)]
+            axes.fill_between(curve["level"], curve["low"], curve["high"], color=look.color, alpha=0.12, lw=0)
+            axes.plot(curve["level"], curve["value"], color=look.color, ls=look.line, **style.marks(look, 4.0))
+        axes.axhline(0, color=INK, lw=0.6)
+        axes.set(ylim=_bounds(rows))
+        axes.grid(axis="y")
+        ticks = sorted(set(part["level"]))
+        axes.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 6)]))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.number(value)))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.tick_params(labelleft=column == 0)
+        style.axis_titles(axes, x="level", y=f"{_TITLES[measure]} (ours)" if column == 0 else "")
+    style.legend(figure, shown, left=LEFT, top=foot - 0.42, line=True)
+    return Plot(rows, figure, _caption(rows, measure), f"noise_levels_{measure}")
+
+
+def _measured(summary: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The rows of a measure that have a value.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    style.need(summary, ("loss", "noise", "measure", "value", "low", "high", "images"), "summary")
+    if measure not in _TITLES:
+        raise ValueError(f"measure is {measure!r}; expected one of {', '.join(_TITLES)}")
+    rows = summary[summary["measure"] == measure].reset_index(drop=True)
+    if not np.isfinite(rows["value"].astype(float)).any():
+        raise ValueError(f"summary has no value of {measure}: there is nothing to draw")
+    return rows
+
+
+def _bounds(rows: pd.DataFrame) -> tuple[float, float]:
+    """Limits of an axis that hold zero, all values and their intervals."""
+    values = rows[["value", "low", "high"]].to_numpy(float)
+    low, high = min(float(np.nanmin(values)), 0.0), max(float(np.nanmax(values)), 0.1)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _caption(rows: pd.DataFrame, measure: str) -> str:
+    meaning = {
+        "preference_lost": "the share of what a loss prefers the true density by, over one that knows nothing but "
+        "the count, that is lost when it is given the wrong labels; 1: nothing of it is left",
+        "gradient_shift": "how hard the wrong labels push the true density, as a share of how hard the true labels "
+        "push one that knows nothing but the count; losses with kinks (|.|) do not begin at 0",
+        "count_push": "the part of the gradient shift that raises (above 0) or lowers the total",
+        "value_shift": "change of the loss at the true density, a head, in the loss's own units",
+        "rest": "how hard the true labels push the true density, which is not every loss's optimum",
+    }[measure]
+    return (
+        f"Label sensitivity (ours, without training): {_TITLES[measure]}, {meaning}. Training crops of "
+        f"{style.span(rows['images'], 'image')}; bars: 95 % bootstrap interval over images. Levels are ours."
+    )
