@@ -80,7 +80,7 @@ class Claims:
         if self.mine():
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
-        newest = self._newest()
+        newest = self._settled()
         if newest is not None and self._alive(newest):
             return False
         number = 1 if newest is None else _number(newest) + 1
@@ -134,12 +134,18 @@ class Claims:
         files = self._files()
         return files[-1] if files else None
 
+    def _settled(self) -> Path | None:
+        """The newest claim, once it is written: where files cannot be created whole, that may take a moment."""
+        newest = self._newest()
+        while newest is not None and _read(newest) is None and self._age(newest, probe=True) < _WRITING:
+            time.sleep(0.1)
+            newest = self._newest()
+        return newest
+
     def _alive(self, claim: Path, probe: bool = True) -> bool:
         """Whether a claim holds; without `probe` nothing is written to find out."""
         owner = _read(claim)
-        if owner is None:
-            return self._age(claim, probe) < _WRITING
-        if owner.released:
+        if owner is None or owner.released:
             return False
         if owner.machine == _machine():
             return _runs(owner)

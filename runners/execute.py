@@ -17,13 +17,13 @@ from uuid import uuid4
 import torch
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from results.atomic import replacing
 from results.schema import Evaluation, Failure, Record
 from results.spec import EvaluationSpec, LocalisationSpec, Selection
 from results.store import RunFolder, Store, read_history
-from runners import build
+from runners import build, weights
 from runners.counter import Counter, NonFiniteLossError, evaluate
 from runners.environment import describe, git_state, peak_memory
 from runners.hooks import Checkpoint, History, KeepWeights, Progress, Report, Resume, TakenOverError, ValidationLoop
@@ -220,7 +220,7 @@ def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | 
     data = data or build.loaders(job.spec, place, network.multiple)
     for evaluation in missing:
         started = time.perf_counter()
-        network.load_state_dict(load_file(folder.weights(evaluation.selection), device=place.device))
+        weights.load(network, folder.weights(evaluation.selection))
         loader = data.test if evaluation.split == "test" else data.val
         images = evaluate(model, loader, partial(_tell, report))
         folder.add_evaluation(
@@ -253,7 +253,7 @@ def _localise(
     truth = {split: stored_heads(data.dataset, split) for split in ("val", "test")}
     loaders = {"val": data.val, "test": data.test}
     for selection in sorted({spec.selection for spec in places}):
-        model.network.load_state_dict(load_file(folder.weights(selection)))
+        weights.load(model.network, folder.weights(selection))
         specs, failed = [spec for spec in places if spec.selection == selection], []
         epoch = int(record.selected[selection]["epoch"])
         seen = partial(_tell, report)

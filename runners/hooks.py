@@ -6,22 +6,22 @@ At the end of an epoch the hooks act in this order: `KeepWeights`, `History`, `C
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
-from safetensors.torch import save_file
 
-from results.atomic import replacing, write_text
+from results.atomic import write_text
 from results.spec import Recipe, Selection
-from results.store import RunFolder
-from runners import checkpoints
+from results.store import RunFolder, StoreError
+from runners import checkpoints, weights
 from runners.counter import NonFiniteLossError, evaluate
 from runners.metrics.counting import summary
 
@@ -119,13 +119,8 @@ class KeepWeights(EpochEnd):
                 eligible = epoch >= self.recipe.val_start or epoch == self.recipe.epochs
                 chosen = bool(metrics) and eligible and mae < self.selected.get(rule, {}).get("mae", math.inf)
             if chosen:
-                self._save(runner, rule)
+                weights.save(self.folder.weights(rule), runner.model.network.state_dict(), epoch)
                 self.selected[rule] = {"epoch": epoch, "mae": mae}
-
-    def _save(self, runner: Runner, rule: str) -> None:
-        state = {name: value.contiguous() for name, value in runner.model.network.state_dict().items()}
-        with replacing(self.folder.weights(rule)) as temporary:
-            save_file(state, temporary)
 
 
 class History(EpochEnd):
@@ -216,8 +211,10 @@ class Resume(Hook):
         self.epoch = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Goes back to the last epoch of which there is an undamaged checkpoint, else to the start."""
+        """Goes back to the last epoch of which checkpoint and kept weights are undamaged, else to the start."""
         state = checkpoints.load(self.folder.work)
+        if state is not None and not self._kept(state["selected"]):
+            state = None
         write_text(self.folder.history_file, "" if state is None else state["history"])
         if state is None:
             return
@@ -231,6 +228,16 @@ class Resume(Hook):
         torch.set_rng_state(state["rng"])
         if "cuda_rng" in state and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda_rng"])
+
+    def _kept(self, selected: Iterable[str]) -> bool:
+        """Whether the weights that were selected so far are there and whole; newer ones will be written again."""
+        try:
+            for rule in selected:
+                weights.read(self.folder.weights(rule))
+        except StoreError as error:
+            logging.getLogger(__name__).warning("%s: training starts afresh", error)
+            return False
+        return True
 
 
 class Progress(EpochEnd):

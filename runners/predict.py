@@ -40,7 +40,7 @@ from runners.job import Place
 from runners.localizers.base import Field, Localizer, Located
 from runners.metrics.counting import density_masses, point_masses, window_edges
 from runners.predict_tiles import MARGIN, cuts, stitched
-from runners.predict_weights import MissingWeightsError, finished, kept, load
+from runners.weights import MissingWeightsError, finished, kept, load
 
 __all__ = ["Choice", "Example", "MissingWeightsError", "Predicted", "Predictor", "resize_rule", "samples"]
 

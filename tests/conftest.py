@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", help="folder of golden <loss>_<case>.npz files (or set CROWD_GOLDEN)")
     parser.addoption("--shared", help="folder with data/ and weights/ of real images (or set CROWD_SHARED)")
+    parser.addoption("--fault-trials", type=int, default=8, help="trials of tests/faults (default: 8)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

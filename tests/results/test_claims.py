@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -114,12 +115,23 @@ def test_an_owner_that_was_taken_over_knows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 1}', "\x00\x00"])
-def test_a_torn_claim_holds_for_a_moment_only(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "claim-0001.json"
-    path.write_text(text)
-    assert not Claims(tmp_path).take()  # it may still be being written
-    os.utime(path, (time.time() - 60,) * 2)
+def test_a_torn_claim_is_waited_for_and_then_holds_nothing(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_WRITING", 0.4)
+    (tmp_path / "claim-0001.json").write_text(text)
+    began = time.monotonic()
     assert Claims(tmp_path).take()
+    assert time.monotonic() - began > 0.2
+
+
+def test_a_claim_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "claim-0001.json"
+    path.write_text("")
+    timer = threading.Timer(0.3, lambda: write(tmp_path, 1, machine="elsewhere"))
+    timer.start()
+    assert not Claims(tmp_path).take()
+    timer.join()
 
 
 def test_old_claims_do_not_pile_up(tmp_path: Path) -> None:
