@@ -161,7 +161,7 @@ class _Engine:
             return "" if _measured(self.study, folder) else None
         if state == "failed" and not self.options.retry_failed:
             return "failed before; try again with --retry-failed"
-        return "is being trained by another process" if state == "running" else None
+        return None
 
     def _job(self, item: Planned, search: tuple[dict[str, Any], ...]) -> Job:
         return Job(

@@ -92,6 +92,7 @@ class Matrix:
         self._started = self._spoke = time.monotonic()
         self._bars: dict[int, TaskID] = {}
         self._last_mae: dict[int, str] = {}
+        self._held: set[int] = set()
         self._progress = Progress(
             TextColumn("{task.description}", table_column=None),
             BarColumn(bar_width=12),
@@ -120,6 +121,8 @@ class Matrix:
             self._advance(index, 0.97 * event["step"] / max(event["steps"], 1), event)
         elif kind == "evaluate":
             self._note(index, f"testing {event['image']}")
+        elif kind == "held":
+            self._hold(index, event["holder"])
         elif kind in ("done", "failed"):
             self._end(index, event)
         if not progress_console.is_terminal and time.monotonic() - self._spoke > self.heartbeat:
@@ -136,6 +139,14 @@ class Matrix:
 
     def _note(self, index: int, note: str) -> None:
         self._progress.update(self._bars[index], note=note)
+
+    def _hold(self, index: int, holder: str) -> None:
+        """Another process has the run: its bar goes, and who has it is said once."""
+        if index in self._bars:
+            self._progress.remove_task(self._bars.pop(index))
+        if index not in self._held:
+            self._held.add(index)
+            self._say(f"[yellow]waits[/] for {escape(holder)}: {escape(self.labels[index])}")
 
     def _end(self, index: int, event: dict[str, Any]) -> None:
         self.ended += 1

@@ -48,8 +48,8 @@ def execute(job: Job, report: Report) -> bool:
 
     Args:
         job: What to do. A finished run is only measured where an evaluation is missing.
-        report: Receives the progress as small dictionaries with a key `event`: waiting, step, epoch, evaluate, done,
-            failed.
+        report: Receives the progress as small dictionaries with a key `event`: held (by another process: nothing was
+            done), step, epoch, evaluate, done, failed.
 
     Returns:
         Whether the run and all its evaluations are there at the end.
@@ -61,16 +61,15 @@ def execute(job: Job, report: Report) -> bool:
         report({"event": "failed", "reason": f"the store cannot be written: {error}"})
         return False
     if not taken:
-        holder = folder.claims.holder() or "another process"
-        report({"event": "failed", "reason": f"{holder} is training this run"})
+        report({"event": "held", "holder": str(folder.claims.holder() or "another process")})
         return False
     try:
         with folder.claims.beating():
             _seed(job)
             data = None if _trained(folder, job) else _train(job, folder, report)
             _measure(job, folder, report, data)
-    except TakenOverError as error:  # the files are the other process's now
-        report({"event": "failed", "reason": str(error)})
+    except TakenOverError:  # the files are the other process's now
+        report({"event": "held", "holder": str(folder.claims.holder() or "another process")})
         return False
     except Exception as error:  # a run may fail for any reason; the others must go on
         reason = _reason(error)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -24,6 +25,16 @@ __all__ = ["run_jobs"]
 
 OnEvent = Callable[[int, dict[str, Any]], None]
 _GRACE_SECONDS = 15
+_PATIENCE = 5.0
+"""Seconds between two looks at a run that another process holds (ours)."""
+
+
+class _Waiting(NamedTuple):
+    """A job that is to be started, not before a time of the monotonic clock."""
+
+    index: int
+    job: Job
+    after: float = 0.0
 
 
 class _Running(NamedTuple):
@@ -43,40 +54,57 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[str], on_event: OnEvent) -> No
         on_event: Called in this thread with the job's index and an event: `start`, those of `execute`, `idle` now and
             then (so that a display can be drawn).
 
+    A run that another process holds, on this machine or another, is `held`: the others go first, and it is taken up
+    once it is free, be it done by then or left unfinished. So several processes share the work on one store.
+
     Raises:
         KeyboardInterrupt: After all processes were stopped; what they had saved is kept.
     """
     if min(len(jobs), len(slots)) > 1:
         _warm_up()
     events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-    waiting = list(enumerate(jobs))
+    waiting = [_Waiting(index, job) for index, job in enumerate(jobs)]
     free = list(range(len(slots)))
     running: dict[int, _Running] = {}
-    told: set[int] = set()
+    told: dict[int, str] = {}
     with _interruptible(), _stopped_at_end(running):
         while waiting or running:
-            while waiting and free:
-                index, job = waiting.pop(0)
+            while free and (due := _due(waiting, on_event)) is not None:
                 slot = free.pop(0)
-                running[index] = _Running(index, _start(job, slots[slot], index, events), slot)
-                on_event(index, {"event": "start"})
+                running[due.index] = _Running(due.index, _start(due.job, slots[slot], due.index, events), slot)
+                on_event(due.index, {"event": "start"})
             try:
                 index, event = events.get(timeout=0.5)
             except queue.Empty:
                 on_event(-1, {"event": "idle"})
                 continue
             if event is not None:
-                if event["event"] in ("done", "failed"):
-                    told.add(index)
+                if event["event"] in ("done", "failed", "held"):
+                    told[index] = event["event"]
                 on_event(index, event)
                 continue
             ended = running.pop(index)
             free.append(ended.slot)
             status = ended.process.wait()
-            if index not in told:  # the worker could not say, let alone write, how it ended
+            last = told.pop(index, None)
+            if last == "held":
+                waiting.append(_Waiting(index, jobs[index], time.monotonic() + _PATIENCE))
+            if last is None:  # the worker could not say, let alone write, how it ended
                 reason = _death(status)
                 _keep_failure(jobs[index], reason)
                 on_event(index, {"event": "failed", "reason": reason})
+
+
+def _due(waiting: list[_Waiting], on_event: OnEvent) -> _Waiting | None:
+    """Takes the first job out of the list that may start now; tells of those that are held elsewhere."""
+    for place, item in enumerate(waiting):
+        if item.after <= time.monotonic():
+            holder = Store(item.job.output).run(item.job.spec.run_id).claims.holder()
+            if holder is None:
+                return waiting.pop(place)
+            waiting[place] = item._replace(after=time.monotonic() + _PATIENCE)
+            on_event(item.index, {"event": "held", "holder": str(holder)})
+    return None
 
 
 def _warm_up() -> None:

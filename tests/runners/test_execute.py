@@ -309,3 +309,54 @@ def test_files_of_the_working_directory_are_no_modules(
     events: list[dict[str, Any]] = []
     run_jobs([job(root, tmp_path / "runs")], ["cpu"], lambda _, event: events.append(event))
     assert [event for event in events if event["event"] != "idle"][-1] == {"event": "done"}
+
+
+def test_two_commands_share_one_store(root: Path, tmp_path: Path) -> None:
+    """Started at once on the same store, both end with everything, and every run was trained once."""
+    words = arguments(root, tmp_path / "runs", "--losses", "pml", "bl", "l2", "--json", "-j", "1")
+    command = [sys.executable, "-m", "benchmark", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pair = [
+        subprocess.Popen([*command, "--epochs", "6"], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    printed = [json.loads(process.communicate(timeout=300)[0]) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert printed[0] == printed[1]
+    assert not printed[0]["failed"]
+    for folder in Store(tmp_path / "runs").runs():
+        assert folder.history()["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+        assert folder.claims.holder() is None
+
+
+def test_a_run_that_is_held_is_left_alone(root: Path, tmp_path: Path) -> None:
+    task = job(root, tmp_path / "runs")
+    folder = Store(task.output).run(task.spec.run_id)
+    assert folder.claims.take()
+    events = train(task)
+    assert [event["event"] for event in events] == ["held"]
+    assert str(os.getpid()) in events[0]["holder"]
+    folder.claims.release()
+    assert train(task)[-1] == {"event": "done"}
+
+
+def test_a_process_that_was_taken_over_writes_nothing_more(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop that slept: its run was taken over elsewhere, and when it wakes it stops at the end of the epoch."""
+    task = job(root, tmp_path / "runs")
+    folder = Store(task.output).run(task.spec.run_id)
+
+    def slept(self: hooks.Progress, runner: Any, batch_idx: int, **_: Any) -> None:
+        if runner.epoch == 1 and batch_idx == 0:
+            owner = folder.claims.holder()
+            assert owner is not None
+            (folder.path / "claim-0002.json").write_text(json.dumps(owner._replace(machine="elsewhere")._asdict()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks.Progress, "after_train_iter", slept)
+        assert train(task)[-1]["event"] == "held"
+    assert folder.state() == "running"
+    assert not (folder.path / "failed.json").exists()
+    assert len(list(folder.work.glob("checkpoint-000001-*.pth"))) == 1
+    assert not list(folder.work.glob("checkpoint-000002-*.pth"))
