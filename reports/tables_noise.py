@@ -1,0 +1,213 @@
+"""Tables of the study of noisy annotations: errors by level, slopes, and ranks. See `reports.noise`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from reports.cells import CONSTANT, DIGITS, METRIC_NAMES, measured_cells
+from reports.degradation import Slopes, slopes
+from reports.measured import Comparisons, Measured, Sample
+from reports.noise import CLEAN, KINDS, Study, comparisons, order, ranks
+from reports.protocol import check_comparable
+from reports.stats import Metric
+from reports.table import Cell, Column, Mark, Row, Table, number
+from reports.tables import check_metrics, grid, known_metrics
+from reports.words import failures_caption, terms_caption
+
+__all__ = ["by_level", "by_rank", "by_slope", "few_noises", "noise_tables", "slope_words"]
+
+ONE_DRAW = (
+    "Training labels are noisy, test labels never; every loss saw the same wrong labels, drawn once: intervals do not "
+    "count another draw."
+)
+"""What all of these tables and figures hold."""
+
+
+def noise_tables(study: Study, metrics: Sequence[str] = ("mae",)) -> list[Table]:
+    """Errors by level, slopes and ranks of one study; the bias has no rank.
+
+    Raises:
+        ValueError: If a metric is unknown.
+    """
+    chosen = known_metrics(metrics)
+    levels = by_level(study.measured, metrics)
+    left_out = f"On no curve, of several kinds: {', '.join(study.left_out)}."
+    levels = replace(levels, caption=(*levels.caption, *([left_out] if study.left_out else [])))
+    made = [levels, by_slope(study, chosen)]
+    ranked = [metric for metric in chosen if metric != "bias"]
+    made += [by_rank(study, ranked)] if ranked else []
+    return [replace(table, title=f"{table.title}: {study.title}") for table in made]
+
+
+def by_level(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
+    """Losses by annotation noise: each level's error, and how much it is above that with clean labels.
+
+    The change is paired: the same seeds, the same images. The levels are this suite's; the papers do not state theirs.
+
+    Raises:
+        MixedProtocolError: If the rows differ in more than loss, noise and seed.
+        ValueError: If there is only one level, or an unknown metric.
+    """
+    check_metrics(metrics)
+    rows = measured.evaluated
+    levels = sorted(set(rows["noise"]), key=order)
+    if len(levels) < 2:
+        raise ValueError(few_noises(levels))
+    check_comparable(rows, "the noise table", ("noise",))
+    found = grid(measured, {level: rows[rows["noise"] == level] for level in levels}, "label", "noise", metrics)
+    heads: list[Column] = []
+    parts: dict[str, list[Cell]] = {label: [] for label in found.cells}
+    for place, head in enumerate(found.heads):
+        change = CLEAN in levels and head.group != CLEAN
+        heads += [head, *([Column("change", head.group, "derived")] if change else [])]
+        for label, cells in found.cells.items():
+            metric = known_metrics(metrics)[place % len(known_metrics(metrics))]
+            clean, noisy = (found.samples.get(level, {}).get(label) for level in (CLEAN, head.group))
+            parts[label] += [cells[place], *([_change(metric, clean, noisy)] if change else [])]
+    body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in parts.items()]
+    caption = (
+        *terms_caption(rows, ("noise",)),
+        "change: against clean labels, on the same seeds and images, with its 95 % interval (not corrected).",
+        ONE_DRAW,
+        *found.reading,
+        *failures_caption(measured),
+    )
+    title = "Losses under noisy annotations (kinds and levels ours)"
+    return Table("noise", title, "loss", tuple(heads), tuple(body), caption)
+
+
+def by_slope(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
+    """How fast each loss's error rises with the level of each kind, absolute and relative; see `reports.degradation`.
+
+    The bias has no relative slope: its clean value is near zero by design.
+    """
+    absolute = slopes(study, metrics)
+    relative = slopes(study, [metric for metric in metrics if metric != "bias"], relative=True)
+    labels = sorted({label for kind in study.levels for label in _labels(study, kind)})
+    counts = {len(one.seeds) for inside in absolute.found.values() for one in inside.values()}
+    heads: list[Column] = []
+    cells: dict[str, list[Cell]] = {label: [] for label in labels}
+    for kind in study.levels:
+        for metric in metrics:
+            group = kind if len(metrics) == 1 else f"{kind}, {METRIC_NAMES[metric]}"
+            both = [absolute] if metric == "bias" else [absolute, relative]
+            heads += [Column(title, group) for title in ("slope", "relative")[: len(both)]]
+            heads += [Column("seeds", group, "derived")] if len(counts) > 1 else []
+            shown = [_slope_marks(one, kind, metric) for one in both]
+            for label in labels:
+                found = [_slope_cell(*pair, kind, label) for pair in zip(both, shown, strict=True)]
+                seeds = found[0].seeds
+                cells[label] += [*found, *([Cell(str(seeds or ""), seeds)] if len(counts) > 1 else [])]
+    names = ", ".join(METRIC_NAMES[metric] for metric in metrics)
+    caption = (
+        f"slope: least squares, {names} over the level, a unit; relative: percent of the error with clean labels a "
+        "unit. 95 % intervals over seeds and images, not corrected, of the seeds that every level has"
+        + (f": {counts.copy().pop()}." if len(counts) == 1 else "."),
+        *(f"{kind}: {KINDS[kind].words}, per {KINDS[kind].unit}, {KINDS[kind].axis}." for kind in study.levels),
+        ONE_DRAW,
+        _tested(absolute.comparisons),
+    )
+    title = "Slopes of the error over the noise (kinds and levels ours)"
+    return Table("noise_slopes", title, "loss", tuple(heads), _rows(cells), caption)
+
+
+def by_rank(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
+    """The ranking at every noise: the rank by the mean error, and the ranks that the tests leave open."""
+    heads: list[Column] = []
+    cells: dict[str, list[Cell]] = {label: [] for label in sorted(set(study.measured.evaluated["label"]))}
+    counts = []
+    for metric in metrics:
+        compared = comparisons(study, metric)
+        counts += [found.pairs for found in compared.values()]
+        frame = ranks(study, metric, compared)
+        for noise in study.noises:
+            group = noise if len(metrics) == 1 else f"{noise}, {METRIC_NAMES[metric]}"
+            inside = {row["label"]: row for row in frame[frame["noise"] == noise].to_dict("records")}
+            tied = _tied(list(inside), compared[noise], noise, metric)
+            changes = any(math.isfinite(row["change"]) for row in inside.values())
+            heads += [Column("rank", group), *([Column("change", group, "derived")] if changes else [])]
+            for label, own in cells.items():
+                row = inside.get(label)
+                if row is None:
+                    own += [Cell("–"), *([Cell()] if changes else [])]
+                    continue
+                text = f"{row['rank']:g} ({row['first']} to {row['last']})"
+                mark: Mark = "tie" if label in tied else "best" if row["last"] == 1 and len(inside) > 1 else ""
+                own.append(Cell(text, row["rank"], None, row["first"], row["last"], row["seeds"], mark))
+                change = "" if not math.isfinite(row["change"]) else f"{row['change']:+g}" if row["change"] else "0"
+                own += [Cell(change, row["change"])] if changes else []
+    caption = (
+        "Rank by the mean error, 1 is least; in brackets the ranks that paired tests at this noise do not rule out "
+        "(all of them at once at 95 %): where brackets overlap, the order may be chance.",
+        f"change: to the rank with clean labels. Tests: 5 % after Holm's correction for up to {max(counts, default=0)} "
+        "pairs of one noise; a pair without two common seeds is not told apart.",
+        ONE_DRAW,
+    )
+    title = "Ranking at every noise (kinds and levels ours)"
+    return Table("noise_ranks", title, "loss", tuple(heads), _rows(cells), caption)
+
+
+def few_noises(noises: Sequence[str]) -> str:
+    """Why there is no study of noise."""
+    found = f"only {noises[0]!r}" if len(noises) == 1 else "no two on the same terms" if noises else "no measured run"
+    return f"a noise table needs runs with at least two noises; found {found}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _change(metric: Metric, clean: Sample | None, noisy: Sample | None) -> Cell:
+    """The paired difference to clean labels; nothing without two seeds that both have."""
+    found = None if clean is None or noisy is None else noisy.compared(metric, clean)
+    if found is None or found.seeds < 2 or not math.isfinite(found.difference.low):
+        return Cell("–" if clean is not None and noisy is not None else "")
+    at, low, high, *_ = found.difference
+    text, *span = (number(value, DIGITS[metric], sign=True) for value in (at, low, high))
+    return Cell(f"{text} ({' to '.join(span)})", at, low=low, high=high, seeds=found.seeds)
+
+
+def _slope_cell(found: Slopes, marked: Mapping[str, Cell], kind: str, label: str) -> Cell:
+    """The slope with its interval, marked where it is separated; or why there is none."""
+    if label not in marked:
+        reason = found.absent.get((kind, label))
+        return Cell("–", notes=(reason,)) if reason else Cell()
+    cell = marked[label]
+    if cell.value is None:
+        return cell
+    text = slope_words(cell.value)
+    text += "" if cell.low is None or cell.high is None else f" ({slope_words(cell.low)} to {slope_words(cell.high)})"
+    short = found.short.get((kind, label))
+    return cell._replace(text=text, notes=(*cell.notes, *([f"over {short} alone"] if short else [])))
+
+
+def slope_words(value: float) -> str:
+    """A slope with its sign and about three digits."""
+    return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}" if abs(value) < 100 else f"{value:+.0f}"
+
+
+def _slope_marks(found: Slopes, kind: str, metric: Metric) -> dict[str, Cell]:
+    """The slopes of one kind as cells."""
+    return measured_cells({kind: found.found.get(kind, {})}, metric, found.comparisons)[kind]
+
+
+def _tied(ranked: Sequence[str], compared: Comparisons, noise: str, metric: Metric) -> set[str]:
+    """The first and those that were tested against it and not told apart."""
+    apart = {label: compared.better(noise, metric, ranked[0], label) for label in ranked[1:]}
+    tied = {label for label, found in apart.items() if found is False}
+    return {ranked[0], *tied} if tied else set()
+
+
+def _tested(compared: Comparisons) -> str:
+    if not compared.pairs:
+        return "No pair of slopes could be tested: that takes two seeds that both losses have at every level."
+    return f"Marks: paired tests of {compared.pairs} pairs of slopes over all kinds, 5 % after Holm's correction."
+
+
+def _labels(study: Study, kind: str) -> set[str]:
+    return {label for level in study.levels[kind] for label in study.samples(level.noise)}
+
+
+def _rows(cells: Mapping[str, Sequence[Cell]]) -> tuple[Row, ...]:
+    return tuple(Row(label, tuple(own)) for label, own in cells.items())
