@@ -1,0 +1,276 @@
+"""Errors by density: against sums by hand, a bootstrap over images, a simulation, and points counted in windows."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from losses.discovery import UnknownNameError
+from reports import density, stats
+from reports.density import Bin, Binning, Units, binning, scored
+from reports.localised import PlaceSample
+from reports.measured import Measured, Sample, generator
+from reports.protocol import MixedProtocolError
+from reports.windows import COLUMNS, Windows, summed
+from results.store import Store
+from runners.metrics.counting import image_row
+from tests.reports.fake_store import defaults, fake_spec, fake_store
+
+Array = npt.NDArray[np.float64]
+
+
+def draw(rng: np.random.Generator, seeds: int, images: int, each: int = 6) -> Units:
+    """Windows whose errors have a seed's part, a large one of their image and one of their own."""
+    owner = np.repeat(np.arange(images), each)
+    true = rng.poisson(np.repeat(rng.gamma(2, 6, images), each)).astype(float)
+    shared = rng.normal(0, 0.1, (seeds, 1)) + rng.normal(0, 1.0, (1, images)) + rng.normal(0, 0.2, (seeds, images))
+    error = shared[:, owner] + rng.normal(0, 0.3, (seeds, images * each))
+    names = tuple(f"i{place:04d}" for place in range(images))
+    return Units(true + error, true, owner, names, tuple(range(seeds)), tuple(f"r{s}" for s in range(seeds)))
+
+
+def whole(units: Units) -> Binning:
+    return Binning("quantiles", "count", "all", (Bin("all", np.ones(len(units.true), bool)),))
+
+
+# ---- estimates, intervals, comparisons
+
+
+def test_a_bin_of_windows_pools_them() -> None:
+    units = draw(np.random.default_rng(0), 2, 30).restricted(np.arange(180) % 5 > 1)
+    error = units.predicted - units.true
+    some = units.true > 0
+    np.testing.assert_allclose(units.scores("mae"), np.abs(error).mean(axis=1))
+    np.testing.assert_allclose(units.scores("bias"), error.mean(axis=1))
+    np.testing.assert_allclose(units.scores("nae"), (np.abs(error[:, some]) / units.true[some]).mean(axis=1))
+    for metric in density.METRICS:
+        assert units.interval(metric).estimate == pytest.approx(units.scores(metric).mean())
+    with pytest.raises(UnknownNameError, match="rmse"):
+        units.scores("rmse")
+
+
+@pytest.mark.parametrize("metric", density.METRICS)
+def test_whole_images_are_analysed_as_in_every_other_table(metric: stats.Metric) -> None:
+    rng = np.random.default_rng(1)
+    true = np.round(rng.lognormal(3, 1, 40)) * (np.arange(40) > 3)
+    names, runs = tuple(f"i{place:02d}" for place in range(40)), ("a", "b", "c")
+    one, other = (Units.of(Sample(true + rng.normal(0, 5, (3, 40)), true, (0, 1, 2), runs, names)) for _ in range(2))
+    inside = true < np.median(true)
+    part, against = one.restricted(inside), other.restricted(inside)
+    expected = stats.interval(metric, part.predicted, part.true, rng=generator(metric, *runs, *part.ids))
+    np.testing.assert_allclose(part.interval(metric)[:3], expected[:3])
+    assert part.interval(metric).images == expected.images
+    found = part.compared(metric, against)
+    known = stats.compare(metric, part.predicted, against.predicted, part.true)
+    assert found is not None
+    np.testing.assert_allclose(found.difference[:3], known.difference[:3])
+    assert found.p == pytest.approx(known.p)
+
+
+def test_the_width_is_that_of_a_bootstrap_of_whole_images() -> None:
+    """One seed: the images drawn again with all their windows, the error pooled anew each time."""
+    rng = np.random.default_rng(2)
+    units = draw(rng, 1, 400)
+    units = units.restricted(units.true >= np.median(units.true))  # unequal numbers of windows
+    error = np.abs(units.predicted[0] - units.true)
+    sums, sizes = np.bincount(units.owner, error), np.bincount(units.owner)
+    drawn = rng.integers(len(sums), size=(4000, len(sums)))
+    resampled = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    assert units.interval("mae").half_width == pytest.approx(1.96 * resampled.std(), rel=0.1)
+    other = draw(np.random.default_rng(3), 1, 400)
+    both = Units(units.predicted + other.predicted[:, : len(error)] * 0.02, *units_but_counts(units))
+    gap = np.bincount(units.owner, np.abs(both.predicted[0] - units.true) - error)
+    spread = (gap[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)).std()
+    found = both.compared("mae", units)
+    assert found is not None
+    assert found.difference.half_width == pytest.approx(1.96 * spread, rel=0.1)
+
+
+def units_but_counts(units: Units) -> tuple[Any, ...]:
+    return np.asarray(units.true, float), units.owner, units.ids, units.seeds, units.runs
+
+
+def test_intervals_cover_and_those_of_independent_windows_do_not() -> None:
+    rng = np.random.default_rng(4)
+    truth = np.mean([draw(rng, 40, 500).scores("mae").mean() for _ in range(60)])
+    covered, naive = 0, 0
+    for _ in range(150):
+        units = draw(rng, 3, 60, each=8)
+        covered += units.interval("mae").covers(float(truth))
+        values = np.abs(units.predicted - units.true)
+        naive += stats.interval_of_values(values, rng=rng, resamples=200).covers(float(truth))
+    assert covered / 150 >= 0.89  # nominal 0.95; below 0.89 once in ten thousand times, if it is 0.95
+    assert naive / 150 < 0.87, "the windows of an image are not independent"
+
+
+def test_equal_losses_are_rarely_told_apart_and_different_ones_are() -> None:
+    rng, wrong = np.random.default_rng(5), 0
+    for _ in range(150):
+        units = draw(rng, 6, 60)
+        one, other = (
+            Units(units.predicted[rows], *units_but_counts(units)[:3], (0, 1, 2), ("a", "b", "c"))
+            for rows in ([0, 1, 2], [3, 4, 5])
+        )
+        found = one.compared("mae", other)
+        assert found is not None
+        wrong += found.p < 0.05
+    assert wrong / 150 < 0.12
+    worse = Units(one.true + 2 * (one.predicted - one.true), *units_but_counts(one))
+    found = worse.compared("mae", one)
+    assert found is not None
+    assert found.p < 0.01
+    assert found.difference.low > 0
+    moved = Units(one.predicted, one.true + 1, *units_but_counts(one)[1:])
+    assert one.compared("mae", moved) is None
+
+
+# ---- bins
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 6))
+def test_every_unit_is_in_one_bin_and_no_bin_is_empty(counts: list[int], count: int) -> None:
+    values = np.array(counts, float)
+    for kind in ("quantiles", "nwpu", "jhu", "spacing"):
+        found = binning(kind, values, count=count)
+        members = np.stack([one.members for one in found.bins])
+        assert (members.sum(axis=0) == 1).all()
+        assert members.any(axis=1).all()
+        assert len({one.name for one in found.bins}) == len(found.bins)
+        ends = [(values[one.members].min(), values[one.members].max()) for one in found.bins]
+        assert all(high < low for (_, high), (low, _) in pairwise(ends))
+
+
+def test_quantiles_are_of_about_equally_many() -> None:
+    values = np.random.default_rng(6).permutation(np.arange(1.0, 104.0))
+    found = binning("quantiles", np.append(values, [0.0, 0.0]))
+    assert found.bins[0].name == "0"
+    assert found.bins[0].members.sum() == 2
+    assert {int(one.members.sum()) for one in found.bins[1:]} <= {20, 21, 22}
+    expected = pd.qcut(values, 5, labels=False)
+    ours = density.quantiles(values)
+    assert (np.abs(expected - ours) <= 1).all()
+    assert (expected != ours).sum() <= 4, "pandas puts a value on an edge below it, we above"
+
+
+def test_levels_begin_and_end_where_their_datasets_have_them() -> None:
+    counts = [0, 1, 100, 101, 500, 501, 5000, 5001]
+    found = {one.name: np.flatnonzero(one.members).tolist() for one in binning("nwpu", counts).bins}
+    expected = {"S0: 0": [0], "S1: 1–100": [1, 2], "S2: 101–500": [3, 4], "S3: 501–5000": [5, 6], "S4: >5000": [7]}
+    assert found == expected
+    found = {one.name: np.flatnonzero(one.members).tolist() for one in binning("jhu", [0, 50, 51, 500, 501]).bins}
+    assert found == {"0–50": [0, 1], "51–500": [2, 3], ">500": [4]}
+    spaced = binning("spacing", [np.nan, 3.25, 8.5, np.nan], count=2)
+    assert [one.name for one in spaced.bins] == ["3.25–8.5", "<2 heads"]
+    with pytest.raises(ValueError, match="at least 0"):
+        binning("jhu", [3.0, -1.0])
+    with pytest.raises(UnknownNameError, match="Did you mean quantiles"):
+        binning("quantile", [1.0])
+
+
+def test_scored() -> None:
+    rng = np.random.default_rng(7)
+    units = draw(rng, 3, 40)
+    worse = Units(units.predicted + 3, *units_but_counts(units))
+    found = binning("quantiles", units.true + 1, unit="window", count=3)
+    frame = scored(found, {"l2": units, "pml": worse}, baseline="l2").set_index(["bin", "label"])
+    for one in found.bins:
+        l2, pml = frame.loc[(one.name, "l2")], frame.loc[(one.name, "pml")]
+        assert pml["difference"] == pytest.approx(pml["mae"] - l2["mae"])
+        assert np.isnan(l2["difference"])
+        assert pml["units"] == one.members.sum()
+        assert pml["people"] == units.true[one.members].sum()
+        assert pml["images"] == len(set(units.owner[one.members]))
+        assert pml["p_holm"] >= pml["p"]
+    small = units.restricted(units.owner < density.LEAST - 1)
+    few = scored(whole(small), {"l2": small})
+    assert few["images"].iloc[0] == density.LEAST - 1
+    assert few[["mae_low", "bias_high"]].isna().all(axis=None)
+    assert np.isfinite(few["mae"].iloc[0])
+
+
+def test_a_bin_without_people_has_no_nae_and_one_seed_no_interval() -> None:
+    units = draw(np.random.default_rng(8), 1, 40)
+    frame = scored(binning("quantiles", units.true), {"l2": units}).set_index("bin")
+    assert frame["mae_low"].isna().all()
+    assert np.isnan(frame.loc["0", "nae"])
+    assert np.isfinite(frame.loc[frame.index != "0", "nae"]).all()
+
+
+def test_hits_are_pooled_over_the_images_of_a_bin() -> None:
+    tp, points = np.array([[1.0, 2, 8, 9, 3, 0]]), np.array([[2.0, 2, 10, 12, 3, 1]])
+    true = np.array([4.0, 2, 9, 10, 3, 1])
+    sample = PlaceSample(tp, points, true, (0,), ("r",), tuple("abcdef"))
+    found = binning("jhu", [4, 2, 90, 100, 3, 1])
+    frame = scored(found, {"l2 + lm": sample}, ("f1", "recall")).set_index("bin")
+    assert frame.loc["0–50", "f1"] == pytest.approx(2 * 6 / (8 + 10))
+    assert frame.loc["51–500", "recall"] == pytest.approx(17 / 19)
+
+
+# ---- windows
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 4), st.integers(0, 40), st.integers(0, 2**32 - 1))
+def test_windows_hold_the_points_that_lie_in_them(height: int, width: int, step: int, count: int, seed: int) -> None:
+    """The stored windows of 64 px, summed, against each point's place divided by the side of a window."""
+    points = np.random.default_rng(seed).random((count, 2)) * (width, height) * 0.999
+    row = image_row("i", points, (height, width), points=points)
+    side = 64 * step
+    shape = (-(-height // side), -(-width // side))
+    expected = np.zeros(shape)
+    np.add.at(expected, tuple((points[:, ::-1] // side).astype(int).T), 1)
+    rows = int(row["window_rows"])  # type: ignore[call-overload]
+    for name in ("mass", "people"):
+        np.testing.assert_array_equal(summed(row[name], rows, side), expected.ravel())
+
+
+def read(store: Store) -> Measured:
+    frame = store.load()
+    return Measured.of(store, frame, defaults(frame))
+
+
+def test_windows_of_a_store(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml",), [1, 0], images=12)
+    measured = read(store)
+    rows = measured.evaluated
+    sample = measured.sample(rows)
+    for side, each in ((64, 12), (128, 4), (192, 2), (512, 1)):
+        windows = Windows.of(store, measured, side)
+        units = windows.units(rows)
+        assert windows.has(rows).all()
+        assert windows.whole(rows) == (side == 512)
+        assert (units.ids, units.seeds, units.runs) == (sample.ids, sample.seeds, sample.runs)
+        assert units.true.shape == (12 * each,)
+        np.testing.assert_array_equal(np.bincount(units.owner, units.true), sample.true)
+        summed_up = np.stack([np.bincount(units.owner, row) for row in units.predicted])
+        np.testing.assert_allclose(summed_up, sample.predicted, rtol=1e-4)
+    pairs = list(zip(rows["run_id"], rows["eval_id"], strict=True))
+    again = Windows.of_frame(store.images(pairs, COLUMNS), 192).units(rows)
+    np.testing.assert_array_equal(again.predicted, Windows.of(store, measured, 192).units(rows).predicted)
+    with pytest.raises(ValueError, match="multiple of 64 px.*found 100"):
+        Windows.of(store, measured, 100)
+
+
+def test_runs_on_other_windows_are_not_mixed_and_missing_ones_are_told(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml",), [0, 1], images=6)
+    measured = read(store)
+    path = next(store.run(fake_spec("pml", 0).run_id).path.glob("eval/*/images.parquet"))
+    images = pd.read_parquet(path)
+    images.assign(people=[people[::-1] for people in images["people"]]).to_parquet(path)
+    with pytest.raises(MixedProtocolError, match="other images or windows"):
+        Windows.of(store, measured, 64).units(measured.evaluated)
+    images.drop(columns=["mass", "people"]).to_parquet(path)
+    problems: list[str] = []
+    windows = Windows.of(store, measured, 64, problems)
+    assert len(windows) == 1
+    assert len(problems) == 1
+    assert windows.has(measured.evaluated).sum() == 1
