@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["CrowdLoss", "Prediction", "Sample", "Target", "build", "load", "names"]
 
 _BASE = ("CrowdLoss", "Prediction", "Sample", "Target")
-_SUPPORT = frozenset({"base", "discovery", "functional", "geometry", "proximal", "proximal_table", "transport"})
+_SUPPORT = frozenset(
+    {"base", "discovery", "functional", "geometry", "parallel", "proximal", "proximal_table", "transport"}
+)
 """Files of this package that hold no loss."""
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from losses.discovery import parameters, suggestion
+from losses.parallel import over_all
 
 __all__ = ["VARIANTS", "CrowdLoss", "Prediction", "Sample", "Target"]
 
@@ -74,7 +75,8 @@ class Sample(NamedTuple):
         visible: (n,) visible share of each head, in [0, 1].
         short_side: () shorter side of the whole image at crop scale, pixels.
         spacing: (n,) mean distance to the three nearest heads of the whole image, or None where the caller gave none.
-        batch_points: The points of *all* images of the batch, for the official losses that couple images.
+        batch_points: The points of *all* images of the batch, for the official losses that couple images; of all
+            processes where the batch is dealt out.
     """
 
     density: Tensor
@@ -151,7 +153,7 @@ class CrowdLoss(nn.Module):
 
     def forward_terms(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """The named terms of a checked batch, each a scalar. Density losses inherit this loop over images."""
-        per_image = [self.image_terms(sample) for sample in samples(prediction, target)]
+        per_image = [self.image_terms(sample) for sample in self.coupled(samples(prediction, target))]
         return {name: self.reduce(name, torch.stack([terms[name] for terms in per_image])) for name in per_image[0]}
 
     def image_terms(self, sample: Sample) -> dict[str, Tensor]:
@@ -174,9 +176,16 @@ class CrowdLoss(nn.Module):
         """The target p* of one image's density in the proximal view, (h, w) people per cell; None: none is known."""
         return None
 
+    def coupled(self, batch: list[Sample]) -> list[Sample]:
+        """The images with what they need to know of each other; as they are, unless a loss couples them."""
+        return batch
+
     def reduce(self, name: str, values: Tensor) -> Tensor:
-        """Turns one term's values, shape (B,), into a scalar. The mean, unless a loss couples its images."""
-        return values.mean()
+        """Turns one term's values, shape (B,), into a scalar. The mean, unless a loss couples its images.
+
+        Where the batch is dealt out to several processes it is this one's share, see `losses.parallel`.
+        """
+        return over_all(values.sum(), len(values))
 
 
 def samples(prediction: Prediction, target: Target) -> list[Sample]:

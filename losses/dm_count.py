@@ -6,6 +6,7 @@ from torch import Tensor
 
 from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import dots
+from losses.parallel import processes
 from losses.transport import SOLVERS, balanced, floored_rounds, squared_distance
 
 __all__ = ["DMCount"]
@@ -109,7 +110,8 @@ class DMCount(CrowdLoss):
 
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """The mean over images; official transport is summed."""
-        return values.sum() if self.official and name == "ot" else values.mean()
+        summed = self.official and name == "ot"
+        return processes() * values.sum() if summed else super().reduce(name, values)
 
     def _transport(self, sample: Sample, total: Tensor) -> Tensor:
         """The transport term of an image with people."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import cell_axis
+from losses.parallel import processes
 from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles
 
 __all__ = ["GL"]
@@ -136,7 +137,8 @@ class GL(CrowdLoss):
 
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """The mean over images; the official entropy is summed."""
-        return values.sum() if self.official and name == "entropy" else values.mean()
+        summed = self.official and name == "entropy"
+        return processes() * values.sum() if summed else super().reduce(name, values)
 
     def _geometry(self, sample: Sample) -> tuple[Tensor, float]:
         """The cost (n, h * w), and the diagonal of the box around all cells and points: the first entropy strength."""

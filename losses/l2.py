@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import cell_axis, spread, wide
+from losses.parallel import everywhere
 
 __all__ = ["L2"]
 
@@ -91,7 +92,8 @@ class L2(CrowdLoss):
 
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """The mean over images; KDMG divides its mean cosine by the batch size once more."""
-        return values.mean() / len(values) if self.official and name == "cosine" else values.mean()
+        mean = super().reduce(name, values)
+        return mean / everywhere(len(values), values) if self.official and name == "cosine" else mean
 
     def image_target(self, sample: Sample) -> Tensor:
         """The ground-truth density, whatever is predicted."""

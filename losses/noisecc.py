@@ -11,6 +11,7 @@ from torch import Tensor
 from losses.base import CrowdLoss, Sample, check_number
 from losses.bl import expected_counts
 from losses.geometry import axis_gaussians, cell_centres, nearest_point, wide
+from losses.parallel import gathered, processes
 
 __all__ = ["NoiseCC"]
 
@@ -100,6 +101,13 @@ class NoiseCC(CrowdLoss):
         self.background, self.background_ratio = background, background_ratio
         self.ratio, self.floor, self.add_floor = ratio, floor, add_floor
         self.weight, self.regularizer = weight, regularizer
+
+    def coupled(self, batch: list[Sample]) -> list[Sample]:
+        """Official: the points of the whole batch, of all processes."""
+        if not self.official or processes() == 1:
+            return batch
+        everyone = gathered(torch.cat(batch[0].batch_points))
+        return [sample._replace(batch_points=(everyone,)) for sample in batch]
 
     def image_terms(self, sample: Sample) -> dict[str, Tensor]:
         """The terms of one image's likelihood."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from losses.base import CrowdLoss, Prediction, Target, check_number
+from losses.parallel import over_all
 
 __all__ = ["P2P", "anchors", "match"]
 
@@ -137,7 +138,8 @@ class P2P(CrowdLoss):
             person[b, proposal] = 1
             squares = squares + (points[b, proposal] - image_heads[head]).square().sum()
         weight = logits.new_tensor([self.eos, 1.0])
-        terms = {"ce": F.cross_entropy(logits.flatten(0, 1), person.flatten(), weight)}
+        entropy = F.cross_entropy(logits.flatten(0, 1), person.flatten(), weight, reduction="sum")
+        terms = {"ce": over_all(entropy, weight[person].sum())}
         if not self.official:
-            terms["point"] = self.point_weight * squares / max(sum(map(len, heads)), 1)
+            terms["point"] = over_all(self.point_weight * squares, sum(map(len, heads)), least=1)
         return terms
