@@ -49,7 +49,8 @@ def preview(options: argparse.Namespace) -> int:
     noises = list({str(noise): noise for noise in map(parse, options.noise)}.values())
     losses = _losses(options.losses)
     choice = parse_choice(options.dataset)
-    images = prepare(data.build(choice.name, root=options.data_root, **choice.params), options.split)
+    dataset = data.build(choice.name, root=options.data_root, **choice.params)
+    images = prepare(dataset, options.split, cache_dir=options.cache_dir)
     part = evenly(images, options.images)
     crops = sensitivity.sample_crops(
         images, noises, crop=options.crop, count=options.crops, stride=options.stride, seed=options.noise_seed

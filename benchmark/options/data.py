@@ -60,5 +60,6 @@ def _add_noise(actions: Commands) -> Parser:
     )
     noise.add_argument("--noise-seed", type=int, default=0, help="as in a run (default: 0)")
     noise.add_argument("--split", default="train", choices=("train", "val", "test"), help="(default: train)")
+    noise.add_argument("--cache-dir", type=Path, help="folder of prepared images (default: $CROWD_CACHE, ~/.cache)")
     noise.add_argument("--to", type=Path, metavar="FOLDER", help="where figures go (default: noise_NAME)")
     return noise

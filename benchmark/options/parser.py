@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         if wrong:
             message += suggestion(wrong[1], re.findall(r"[\w-]+", wrong[2]))
         elif unknown:
-            message += suggestion(unknown[1], self._all_options())
+            message += suggestion(unknown[1], self._all_options() - {unknown[1]})  # it may be another command's
         super().error(message)
 
     def _all_options(self) -> set[str]:
