@@ -67,13 +67,14 @@ def loss(spec: RunSpec) -> CrowdLoss:
     return losses.build(spec.loss, **spec.loss_params)
 
 
-def loaders(spec: RunSpec, place: Place, multiple: int) -> Loaders:
+def loaders(spec: RunSpec, place: Place, multiple: int, rank: int = 0) -> Loaders:
     """Crops with the run's noise for training, whole clean images for `val` and `test`.
 
     Args:
         spec: The run.
         place: Where the data lie.
         multiple: Whole images are padded to a multiple of this, pixels.
+        rank: Which of the `place.ranks` processes this is: it gets its part of every training batch.
 
     Raises:
         ChangedError: If the dataset's content is not what the run was planned with.
@@ -96,9 +97,17 @@ def loaders(spec: RunSpec, place: Place, multiple: int) -> Loaders:
         seed=spec.seed,
     )
     pin = place.device != "cpu"
-    train = training_loader(crops, recipe.batch_size, seed=spec.seed, workers=place.workers, pin_memory=pin)
+    train = training_loader(
+        crops,
+        recipe.batch_size,
+        seed=spec.seed,
+        workers=place.workers or 0,
+        pin_memory=pin,
+        rank=rank,
+        ranks=place.ranks,
+    )
     val, test = (
-        evaluation_loader(WholeImages(splits[split], multiple=multiple), workers=place.workers, pin_memory=pin)
+        evaluation_loader(WholeImages(splits[split], multiple=multiple), workers=place.workers or 0, pin_memory=pin)
         for split in ("val", "test")
     )
     return Loaders(train, val, test, fmean(len(heads.points) for heads in crops.heads), dataset)

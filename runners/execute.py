@@ -15,22 +15,24 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from safetensors.torch import save_file
 
 from results.atomic import replacing
+from results.redact import redacted
 from results.schema import Evaluation, Failure, Record
 from results.spec import EvaluationSpec, LocalisationSpec, Selection
 from results.store import RunFolder, Store, read_history
-from runners import build, weights
+from runners import build, ranks, weights
 from runners.counter import Counter, NonFiniteLossError, evaluate
 from runners.environment import describe, git_state, peak_memory
 from runners.hooks import Checkpoint, History, KeepWeights, Progress, Report, Resume, TakenOverError, ValidationLoop
 from runners.job import TRACKERS, Job
 from runners.metrics.counting import constant, summary
 
-__all__ = ["execute"]
+__all__ = ["execute", "take_part"]
 
 
 class _Runner(Runner):
@@ -72,7 +74,7 @@ def execute(job: Job, report: Report) -> bool:
         report({"event": "held", "holder": str(folder.claims.holder() or "another process")})
         return False
     except Exception as error:  # a run may fail for any reason; the others must go on
-        reason = _reason(error)
+        reason = redacted(_reason(error))
         with suppress(OSError):  # a full disk: the reason is told, and the run stays interrupted
             folder.fail(
                 Failure(
@@ -80,7 +82,7 @@ def execute(job: Job, report: Report) -> bool:
                     spec=job.spec,
                     when=_now(),
                     reason=reason,
-                    traceback=traceback.format_exc(),
+                    traceback=redacted(traceback.format_exc()),
                     epoch=max((row["epoch"] for row in read_history(folder.history_file)), default=0),
                 )
             )
@@ -135,7 +137,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
     started, clock = _now(), time.perf_counter()
     folder.begin(job.spec)
     recipe, place = job.spec.recipe, job.place
-    device = torch.device(place.device)
+    device = ranks.device_of(job, 0)
     network = build.network(job.spec, place)
     model = Counter(network, build.loss(job.spec)).to(device)
     data = build.loaders(job.spec, place, network.multiple)
@@ -143,37 +145,18 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
     keeper = KeepWeights(recipe, folder, selections)
     resume = Resume(folder, keeper)
     report({"event": "step", "step": 0, "steps": recipe.epochs * len(data.train)})
-    runner = _Runner(
-        model=model,
-        work_dir=str(folder.work),
-        train_dataloader=data.train,
-        train_cfg={"type": EpochBasedTrainLoop, "max_epochs": recipe.epochs, "val_interval": recipe.val_interval},
-        val_dataloader=data.val,
-        val_cfg={"type": ValidationLoop, "oracle": data.test if "test_oracle" in selections else None},
-        val_evaluator=[],
-        optim_wrapper=OptimWrapper(
-            build.optimizer(recipe, model),
-            clip_grad=None if recipe.clip_grad is None else {"max_norm": recipe.clip_grad},
-        ),
-        param_scheduler=build.schedules(recipe, recipe.epochs * len(data.train)),
-        default_hooks={"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
-        custom_hooks=[
-            resume,
-            keeper,
-            History(recipe, folder),
-            Checkpoint(recipe, folder, keeper),
-            Progress(recipe, report),
-        ],
-        visualizer={"type": "Visualizer", "vis_backends": _trackers(place.tracker)},
-        randomness={"seed": job.spec.seed},
-        experiment_name=f"{folder.run_id}-{uuid4().hex[:6]}",  # the engine keeps its loggers by name
-        default_scope="mmengine",
-        log_level="INFO" if place.tracker else "WARNING",
-    )
-    try:
-        runner.train()
-    except NonFiniteLossError as error:
-        raise _kept(error, folder, runner) from error
+    hooks = [resume, keeper, History(recipe, folder), Checkpoint(recipe, folder, keeper), Progress(recipe, report)]
+    validation = {
+        "val_dataloader": data.val,
+        "val_cfg": {"type": ValidationLoop, "oracle": data.test if "test_oracle" in selections else None},
+        "val_evaluator": [],
+    }
+    with ranks.together(job):
+        runner = _runner(job, folder, model, data, hooks, device, **validation)
+        try:
+            runner.train()
+        except NonFiniteLossError as error:
+            raise _kept(error, folder, runner) from error
     seconds = time.perf_counter() - clock
     folder.finish(
         Record(
@@ -184,15 +167,60 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
             selected=keeper.selected,
             train_count_mean=data.train_count_mean,
             parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            environment=describe(device),
+            environment=describe(device) | {"ranks": place.ranks},
             git=git_state(),
             timings=_timings(runner, model, seconds, resume.epoch),
             memory=peak_memory(device),
             search=list(job.search),
-            command=job.command,
+            command=redacted(job.command),
         )
     )
     return data
+
+
+def take_part(job: Job, rank: int) -> None:
+    """Trains along as one of several processes that share the batches of a job; writes nothing, see `runners.ranks`."""
+    _seed(job)
+    folder = Store(job.output).run(job.spec.run_id)
+    device = ranks.device_of(job, rank)
+    network = build.network(job.spec, job.place)
+    model = Counter(network, build.loss(job.spec)).to(device)
+    data = build.loaders(job.spec, job.place, network.multiple, rank)
+    recipe = job.spec.recipe
+    resume = Resume(folder, KeepWeights(recipe, folder, ()), leads=False)
+    _runner(job, folder, model, data, [resume, History(recipe, folder, leads=False)], device).train()
+
+
+def _runner(
+    job: Job,
+    folder: RunFolder,
+    model: Counter,
+    data: build.Loaders,
+    hooks: Sequence[Hook],
+    device: torch.device,
+    **validation: Any,
+) -> Runner:
+    """The engine, ready to train."""
+    recipe = job.spec.recipe
+    return _Runner(
+        model=ranks.wrapped(model, device),
+        work_dir=str(folder.work),
+        train_dataloader=data.train,
+        train_cfg={"type": EpochBasedTrainLoop, "max_epochs": recipe.epochs, "val_interval": recipe.val_interval},
+        optim_wrapper=OptimWrapper(
+            build.optimizer(recipe, model),
+            clip_grad=None if recipe.clip_grad is None else {"max_norm": recipe.clip_grad},
+        ),
+        param_scheduler=build.schedules(recipe, recipe.epochs * len(data.train)),
+        default_hooks={"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
+        custom_hooks=list(hooks),
+        visualizer={"type": "Visualizer", "vis_backends": _trackers(job.place.tracker)},
+        randomness={"seed": job.spec.seed},
+        experiment_name=f"{folder.run_id}-{uuid4().hex[:6]}",  # the engine keeps its loggers by name
+        default_scope="mmengine",
+        log_level="INFO" if job.place.tracker else "WARNING",
+        **validation,
+    )
 
 
 def _kept(error: NonFiniteLossError, folder: RunFolder, runner: Runner) -> NonFiniteLossError:

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
+from torch import distributed
 
 from results.atomic import write_text
 from results.spec import Recipe, Selection
@@ -24,6 +25,7 @@ from results.store import RunFolder, StoreError
 from runners import checkpoints, weights
 from runners.counter import NonFiniteLossError, evaluate
 from runners.metrics.counting import summary
+from runners.ranks import unwrapped
 
 __all__ = ["Checkpoint", "EpochEnd", "History", "KeepWeights", "Progress", "Resume", "TakenOverError", "ValidationLoop"]
 
@@ -53,9 +55,10 @@ class ValidationLoop(BaseLoop):
         """Calls the hooks with `val_mae`, `val_rmse`, ... and, with an oracle, `test_oracle_mae`, ..."""
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
-        metrics = _named("val", evaluate(self.runner.model, self.dataloader))
+        model = unwrapped(self.runner.model)
+        metrics = _named("val", evaluate(model, self.dataloader))
         if self.oracle is not None:
-            metrics |= _named("test_oracle", evaluate(self.runner.model, self.oracle))
+            metrics |= _named("test_oracle", evaluate(model, self.oracle))
         self.runner.call_hook("after_val_epoch", metrics=metrics)
         self.runner.call_hook("after_val")
         return metrics
@@ -66,13 +69,22 @@ def _named(split: str, images: pd.DataFrame) -> dict[str, float | None]:
 
 
 class EpochEnd(Hook, ABC):
-    """Calls `finish(runner, metrics)` once an epoch: after its validation, or after its last step where it has none."""
+    """Calls `finish(runner, metrics)` once an epoch: after its validation, or after its last step where it has none.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Args:
+        recipe: For the epochs and their validations.
+        leads: Whether this process is the one that validates and writes.
+    """
+
+    def __init__(self, recipe: Recipe, leads: bool = True) -> None:
         self.recipe = recipe
+        self.leads = leads
 
     def validates(self, epoch: int) -> bool:
-        """Whether the epoch, counted from 1, ends with a validation."""
+        """Whether the epoch, counted from 1, ends with a validation here."""
+        return self.leads and self._due(epoch)
+
+    def _due(self, epoch: int) -> bool:
         return epoch % self.recipe.val_interval == 0 or epoch == self.recipe.epochs
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -119,17 +131,20 @@ class KeepWeights(EpochEnd):
                 eligible = epoch >= self.recipe.val_start or epoch == self.recipe.epochs
                 chosen = bool(metrics) and eligible and mae < self.selected.get(rule, {}).get("mae", math.inf)
             if chosen:
-                weights.save(self.folder.weights(rule), runner.model.network.state_dict(), epoch)
+                weights.save(self.folder.weights(rule), unwrapped(runner.model).network.state_dict(), epoch)
                 self.selected[rule] = {"epoch": epoch, "mae": mae}
 
 
 class History(EpochEnd):
-    """Writes one JSON line an epoch: mean training terms, learning rate, seconds, validation metrics."""
+    """Writes one JSON line an epoch: mean training terms, learning rate, seconds, validation metrics.
+
+    Where several processes share the batches, the means are over all of them, and one writes.
+    """
 
     priority = "NORMAL"
 
-    def __init__(self, recipe: Recipe, folder: RunFolder) -> None:
-        super().__init__(recipe)
+    def __init__(self, recipe: Recipe, folder: RunFolder, leads: bool = True) -> None:
+        super().__init__(recipe, leads)
         self.folder = folder
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = 0
@@ -147,13 +162,24 @@ class History(EpochEnd):
 
     def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
         """Appends the line; an epoch whose mean loss is not finite ends the run before it is saved."""
-        means = {name: float(value) / max(self._steps, 1) for name, value in self._sums.items()}
+        means = {name: float(_over_processes(value)) / max(self._steps, 1) for name, value in self._sums.items()}
         if not math.isfinite(means.get("loss", 0.0)):
             raise NonFiniteLossError(f"the mean loss of epoch {epoch} is not finite: {means}")
+        if not self.leads:
+            return
         row = {"epoch": epoch, "lr": runner.optim_wrapper.get_lr()["lr"][-1], **means, **metrics}
         row["seconds"] = round(time.perf_counter() - self._started, 3)
         with self.folder.history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a value over the processes that share the batches."""
+    if not distributed.is_initialized():
+        return value
+    total = value.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
 
 
 class Checkpoint(EpochEnd):
@@ -182,7 +208,7 @@ class Checkpoint(EpochEnd):
         if epoch == self.recipe.epochs:
             return
         state = {
-            "model": runner.model.state_dict(),
+            "model": unwrapped(runner.model).state_dict(),
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
             "epoch": epoch,
@@ -199,15 +225,21 @@ class Checkpoint(EpochEnd):
 class Resume(Hook):
     """Restores what `Checkpoint` saved last, before any other hook looks at the epoch.
 
+    Args:
+        folder: The run's folder.
+        keeper: Gets the selected epochs back.
+        leads: Whether this process writes; the others that share the batches restore the same.
+
     Attributes:
         epoch: The epochs that were already done; 0 for a fresh run.
     """
 
     priority = "VERY_HIGH"
 
-    def __init__(self, folder: RunFolder, keeper: KeepWeights) -> None:
+    def __init__(self, folder: RunFolder, keeper: KeepWeights, leads: bool = True) -> None:
         self.folder = folder
         self.keeper = keeper
+        self.leads = leads
         self.epoch = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -215,10 +247,11 @@ class Resume(Hook):
         state = checkpoints.load(self.folder.work)
         if state is not None and not self._kept(state["selected"]):
             state = None
-        write_text(self.folder.history_file, "" if state is None else state["history"])
+        if self.leads:
+            write_text(self.folder.history_file, "" if state is None else state["history"])
         if state is None:
             return
-        runner.model.load_state_dict(state["model"])
+        unwrapped(runner.model).load_state_dict(state["model"])
         runner.optim_wrapper.load_state_dict(state["optimizer"])
         for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)

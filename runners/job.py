@@ -23,8 +23,10 @@ class Place(BaseModel):
         cache_dir: Folder of the prepared images; None for the user's cache folder.
         weights: File of pretrained weights where the spec names one.
         device: cpu, cuda or cuda:N.
+        ranks: Processes that share each batch, one device each: the job's own and the next ones; see `runners.ranks`.
         threads: CPU threads of the process. One by default, so that results do not depend on how many runs go at once.
-        workers: Data-loading processes; results do not depend on them.
+        workers: Data-loading processes; results do not depend on them. None: as many as suit the device that the engine
+            gives.
         tracker: None or a name of `TRACKERS`.
     """
 
@@ -34,8 +36,9 @@ class Place(BaseModel):
     cache_dir: Path | None = None
     weights: Path | None = None
     device: str = "cpu"
+    ranks: PositiveInt = 1
     threads: PositiveInt = 1
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0)] | None = 0
     tracker: str | None = None
 
 

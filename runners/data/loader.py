@@ -74,31 +74,70 @@ class EpochSampler(Sampler[int]):
         return iter((self.epoch * self.length + order).tolist())
 
 
+class PartOfBatches(Sampler[list[int]]):
+    """One process's part of every batch: batch k is what one process alone would see, dealt out in turn.
+
+    Args:
+        sampler: Of the whole epoch.
+        batch_size: Of the whole batch.
+        rank: Which part, from 0.
+        ranks: How many parts.
+
+    Raises:
+        ValueError: If a part of a batch would be empty.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        least = min(batch_size, len(sampler) % batch_size or batch_size, len(sampler))
+        if least < ranks:
+            raise ValueError(
+                f"a batch of {least} cannot be shared by {ranks} processes ({len(sampler)} images, batch size "
+                f"{batch_size}); take fewer processes or another batch size"
+            )
+        self.sampler, self.batch_size, self.rank, self.ranks = sampler, batch_size, rank, ranks
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size][self.rank :: self.ranks]
+
+
 def training_loader(
-    dataset: TrainCrops, batch_size: int, *, seed: int = 0, workers: int = 0, pin_memory: bool = False
+    dataset: TrainCrops,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> DataLoader[Any]:
-    """Shuffled batches of crops. `loader.sampler.set_epoch(epoch)` starts an epoch; the last short batch is kept."""
-    sampler = EpochSampler(dataset, seed=seed)
-    return _loader(dataset, batch_size, sampler=sampler, workers=workers, pin_memory=pin_memory)
+    """Shuffled batches of crops, or this process's part of each; the last short batch is kept.
+
+    `loader.batch_sampler.sampler.set_epoch(epoch)` starts an epoch.
+    """
+    parts = PartOfBatches(EpochSampler(dataset, seed=seed), batch_size, rank, ranks)
+    return _loader(dataset, batch_sampler=parts, workers=workers, pin_memory=pin_memory)
 
 
 def evaluation_loader(dataset: WholeImages, *, workers: int = 0, pin_memory: bool = False) -> DataLoader[Any]:
     """Whole images one by one, in order: their sizes differ."""
-    return _loader(dataset, 1, workers=workers, pin_memory=pin_memory)
+    return _loader(dataset, workers=workers, pin_memory=pin_memory)
 
 
 def _loader(
     dataset: Dataset[Sample],
-    batch_size: int,
     *,
-    sampler: Sampler[int] | None = None,
+    batch_sampler: Sampler[list[int]] | None = None,
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Any]:
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+        batch_sampler=batch_sampler,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,

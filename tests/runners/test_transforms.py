@@ -198,7 +198,7 @@ def batches(workers: int, epochs: int = 2) -> list[Batch]:
     loader = training_loader(crops, 2, seed=5, workers=workers)
     found = []
     for epoch in range(epochs):
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.sampler.set_epoch(epoch)
         found += list(loader)
     return found
 

@@ -1,0 +1,145 @@
+"""One run on several devices of a machine: processes that share each batch (DistributedDataParallel).
+
+The process of the run is rank 0: it starts the others, validates, writes, and ends them. They see the same job, train
+the same weights on their parts of each batch, and write nothing. The losses know of the whole batch
+(`losses.parallel`), so the run is the same but for the order of floating-point sums; on several GPUs batch
+normalisation is over the whole batch too (SyncBatchNorm), on CPUs over each part.
+
+Started as `python -m runners.ranks`, the job as JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from mmengine.model import MMDistributedDataParallel
+from torch import distributed, nn
+
+from results.store import Store
+from runners.job import Job
+
+__all__ = ["device_of", "together", "unwrapped", "wrapped"]
+
+_PATIENCE = timedelta(hours=2)
+"""How long the others wait while rank 0 validates."""
+_GRACE_SECONDS = 10
+
+
+def device_of(job: Job, rank: int) -> torch.device:
+    """The device of a process: the CPU, or the GPU `rank` places after the job's own."""
+    first = torch.device(job.place.device)
+    return first if first.type == "cpu" else torch.device(first.type, (first.index or 0) + rank)
+
+
+@contextmanager
+def together(job: Job) -> Iterator[None]:
+    """Starts the other processes of a job, and ends them when the block is left. Nothing happens with one.
+
+    Raises:
+        RuntimeError: If the block fails because another process died, with what that one said.
+    """
+    count = job.place.ranks
+    if count == 1:
+        yield
+        return
+    work = Store(job.output).run(job.spec.run_id).work
+    work.mkdir(parents=True, exist_ok=True)
+    meeting = work / f"meeting-{uuid4().hex[:8]}"
+    others = [_start(job, rank, meeting, work / f"log-rank-{rank}.txt") for rank in range(1, count)]
+    try:
+        _join(job, 0, meeting)
+        yield
+    except Exception as error:
+        said = _last_words(others, work)
+        if said:
+            raise RuntimeError(said) from error
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        for process in others:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS if sys.exc_info()[0] is None else 0.1)
+            process.kill()
+        meeting.unlink(missing_ok=True)
+
+
+def wrapped(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as all processes train it; as it is with one."""
+    if not distributed.is_initialized():
+        return model
+    if device.type != "cpu":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return MMDistributedDataParallel(model, device_ids=None if device.type == "cpu" else [device])
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself."""
+    return model.module if isinstance(model, MMDistributedDataParallel) else model
+
+
+def _start(job: Job, rank: int, meeting: Path, log: Path) -> subprocess.Popen[str]:
+    """Starts a process; what it says goes into its log."""
+    environment = os.environ | {"RANK": str(rank), "CROWD_MEETING": str(meeting)}
+    with log.open("w", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "runners.ranks"],
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            text=True,
+        )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(job.model_dump_json())
+        process.stdin.close()
+    return process
+
+
+def _join(job: Job, rank: int, meeting: Path) -> None:
+    """Meets the other processes."""
+    device = device_of(job, rank)
+    if device.type != "cpu":
+        torch.cuda.set_device(device)
+    distributed.init_process_group(
+        "gloo" if device.type == "cpu" else "nccl",
+        init_method=f"file://{meeting.absolute()}",
+        rank=rank,
+        world_size=job.place.ranks,
+        timeout=_PATIENCE,
+    )
+
+
+def _last_words(others: list[subprocess.Popen[str]], work: Path) -> str:
+    """What a process said that died, or nothing where all live."""
+    for rank, process in enumerate(others, start=1):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+        if process.poll():
+            lines = (work / f"log-rank-{rank}.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return f"process {rank} of the run ended with status {process.returncode}: {lines[-1] if lines else ''}"
+    return ""
+
+
+def main() -> int:
+    """Takes part in a job until rank 0 has enough of it."""
+    from runners.execute import take_part
+
+    job, rank = Job.model_validate_json(sys.stdin.read()), int(os.environ["RANK"])
+    _join(job, rank, Path(os.environ["CROWD_MEETING"]))
+    take_part(job, rank)
+    distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
