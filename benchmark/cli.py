@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from benchmark.options import data, predict, report, results, run, store
+from benchmark.options import data, explain, predict, report, results, run, store
 from benchmark.options.parser import Parser
 
 __all__ = ["main"]
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.action is None:
         parser.print_help()
         return 0
-    options.command_line = "benchmark " + " ".join(words)
+    from results.redact import redacted
+
+    options.command_line = redacted("benchmark " + " ".join(words))
     module, _, function = options.action.partition(":")
     try:
         action: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if options.debug:
             raise
-        print(f"benchmark: {_said(error)}", file=sys.stderr)  # noqa: T201
+        print(f"benchmark: {redacted(_said(error))}", file=sys.stderr)  # noqa: T201
         return 2
 
 
@@ -66,6 +68,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
     run.add_run(commands)
     report.add_report(commands)
+    explain.add_explain(commands)
     predict.add_predict(commands)
     predict.add_evaluate(commands)
     data.add_data(commands)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from rich.markup import escape
@@ -16,13 +16,17 @@ from benchmark.recipes import recipe_for
 from benchmark.show import console, progress_console
 from reports import paper, paper_places, render, tables
 from reports.localised import Localised
-from reports.measured import Measured
+from reports.measured import Measured, loss_name
 from reports.protocol import select
 from reports.table import Table
 from reports.tables_places import by_setting, localisation
 from results.atomic import printable, write_text
 from results.spec import EvaluationSpec
 from results.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from reports.page import Part
+    from reports.style import Plot
 
 __all__ = ["Found", "find", "localised_in", "measured_in", "report"]
 
@@ -51,11 +55,14 @@ def report(options: argparse.Namespace) -> int:
         progress_console.print(f"[yellow]left out:[/] {escape(printable(problem))}", soft_wrap=True)
     if options.table is None:
         return _page(options, found)
-    made = _tables(options, found)
+    part = _study(options, found)
+    made = _tables(options, found) if part is None else part.tables
     if options.format == "terminal" and options.out is None:
         for table in made:
             console.print(render.terminal(table, console.width))
             console.print()
+        for line in part.lead if part is not None else ():
+            console.print(f"{escape(printable(line))}\n")
     else:
         _write(options, render.several(made, options.format))
     return 1 if found.problems else 0
@@ -136,6 +143,8 @@ def _check_options(options: argparse.Namespace) -> None:
     """Refuses options that would do nothing, and takes the format from the ending of --out where none was typed."""
     if options.table is None and (options.out is not None or options.format is not None):
         raise ValueError("--out and --format are of one table (as `report comparison`); the page is written to --to")
+    if options.table not in (None, "sparse_dense") and (options.bins or options.window or options.baseline):
+        raise ValueError("--bins, --window and --baseline are of sparse_dense and of the page")
     if options.format is None:
         ending = "" if options.out is None else options.out.suffix.removeprefix(".")
         options.format = next((name for name, suffix in _SUFFIX.items() if suffix == ending), "terminal")
@@ -156,7 +165,6 @@ def _tables(options: argparse.Namespace, found: Found) -> list[Table]:
         "table3": lambda: [paper_places.table3(measured, localised, **on, **chosen)],
         "table4": lambda: [paper.table4(measured, **on, **chosen)],
         "localisation": lambda: [localisation(part, **chosen) for part in by_setting(localised)],
-        "noise": lambda: [tables.noise(measured, **chosen)],
         "cost": lambda: [tables.cost(measured)],
         "custom": lambda: [tables.custom(measured, options.rows, options.columns, **chosen)],
     }
@@ -170,6 +178,37 @@ def _comparison(measured: Measured) -> list[Table]:
         raise ValueError("no run was measured: nothing to compare; see `benchmark status`")
     failed = tables.failures(measured)
     return [tables.comparison(setting) for setting in found] + ([failed] if failed else [])
+
+
+def _study(options: argparse.Namespace, found: Found) -> Part | None:
+    """The study that was asked for, with its sentences; its figures are written. None for tables alone."""
+    if options.table == "noise":
+        from benchmark.report_noise import noise
+
+        part = noise(found.measured, found.history, options.metrics or ("mae",))
+    elif options.table == "sparse_dense":
+        from benchmark.report_density import sparse_dense
+
+        part = sparse_dense(options, found.measured, found.localised)
+    else:
+        return None
+    for warning in part.warnings:
+        progress_console.print(f"[yellow]{escape(printable(warning))}[/]", soft_wrap=True)
+    _save_figures(options, part.plots)
+    return part
+
+
+def _save_figures(options: argparse.Namespace, plots: Sequence[Plot]) -> None:
+    """Writes the figures that go with tables into `figures` below --to, and says so beside what is printed."""
+    from reports.plots import save
+
+    _check_outside(options, options.to)
+    for plot in plots:
+        save(plot, options.to / "figures", ("png", "pdf", "svg"))
+    if plots:
+        names = ", ".join(plot.name for plot in plots)
+        where = escape(f"{options.to / 'figures'} (png, pdf, svg, csv): {names}")
+        progress_console.print(f"figures in {where}", soft_wrap=True)
 
 
 def _coverage(options: argparse.Namespace) -> int:
@@ -199,6 +238,7 @@ def _write(options: argparse.Namespace, text: str) -> None:
 
 def _page(options: argparse.Namespace, found: Found) -> int:
     """Writes `index.html`, and every figure and table on it as files of their own."""
+    from benchmark.report_density import part_of
     from reports.overview import overview
     from reports.page import html
     from reports.plots import save
@@ -209,9 +249,11 @@ def _page(options: argparse.Namespace, found: Found) -> int:
         found.measured,
         found.history,
         found.localised,
+        part_of(options, found.measured, found.localised, ("quantiles", "spacing")),
         title=options.title,
         problems=found.problems,
         examples=examples,
+        explained=None if options.no_explain else _explained(found.measured),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         program=f"crowd-loss-benchmark {version('crowd-loss-benchmark')}",
     )
@@ -238,6 +280,17 @@ def _check_outside(options: argparse.Namespace, target: Path) -> None:
     for source in options.recorded or [options.output]:
         if source.resolve() in (target.resolve(), *target.resolve().parents):
             raise ValueError(f"{target} lies in {source}, which is reported on; choose a place outside it")
+
+
+def _explained(measured: Measured) -> Part:
+    """What the losses of a store ask for; it needs no run, only their names and parameters."""
+    from benchmark.explain.part import explain_part
+    from benchmark.names import parse_choice
+
+    rows, known = measured.evaluated, _defaults(measured.evaluated)
+    pairs = dict.fromkeys(zip(rows["loss"], rows["loss_params"], strict=True))
+    names = sorted({loss_name(loss, params, known.get(loss)) for loss, params in pairs})
+    return explain_part([parse_choice(name) for name in names])
 
 
 def _examples(options: argparse.Namespace) -> Callable[[tables.Setting], Sequence[Any]]:

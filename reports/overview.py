@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,19 +12,22 @@ import pandas as pd
 from reports import aggregate, paper, paper_places, plots, tables
 from reports.localised import Localised
 from reports.measured import Comparisons, Measured
+from reports.overview_density import crowds
 from reports.overview_noise import noisy
-from reports.overview_places import places
+from reports.overview_places import Noted, places
 from reports.page import Page, Part
+from reports.page import noted as _noted
 from reports.style import Look, Plot, looks
 from reports.table import Cell, Column, Row, Table
 from reports.tables import Setting
+from reports.words import SPAN as _SPAN
 
 __all__ = ["Overview", "overview", "pairs"]
 
-_SPAN = "the 95 % interval over seeds and images"
-
 Examples = Callable[[Setting], Sequence[Any]]
 """Gives sample images of a setting as `plots.Example`; raises ValueError or OSError where there are none."""
+Density = Callable[[Mapping[str, Look], Noted], Part]
+"""Makes a part from the looks of all losses and what to do with what cannot be made."""
 
 
 class Overview(NamedTuple):
@@ -40,10 +42,12 @@ def overview(
     measured: Measured,
     history: pd.DataFrame,
     localised: Localised | None = None,
+    density: Density | None = None,
     *,
     title: str = "Crowd-counting losses compared",
     problems: Sequence[str] = (),
     examples: Examples | None = None,
+    explained: Part | None = None,
     written: str = "",
     program: str = "crowd-loss-benchmark",
 ) -> Overview:
@@ -53,9 +57,11 @@ def overview(
         measured: Runs and per-image counts.
         history: `results.Store.histories()` of the runs.
         localised: Where people were found, if that was measured.
+        density: Makes the part on sparse and dense crowds, `overview_density.crowds`; None: of whole images only.
         title: Of the page.
         problems: Files that could not be read, one sentence each.
         examples: Where sample images come from; None leaves them out.
+        explained: What each loss asks for, see `benchmark.explain.part`; None leaves it out.
         written: Date, for the footer.
         program: Name and version, for the footer.
 
@@ -69,7 +75,9 @@ def overview(
     parts = [_compared(measured, found)]
     parts += [_setting(setting, history, shown, examples) for setting in found]
     found_places = None if localised is None else places(localised, shown, _noted, _SPAN)
-    optional = (_across(found, shown), noisy(measured, history, shown, _noted, _SPAN), found_places, _paper(measured, localised))
+    found_noise = noisy(measured, history, shown, _noted, _SPAN)
+    found_density = (density or partial(crowds, measured, localised, None))(shown, _noted)
+    optional = (_across(found, shown), found_noise, found_density, found_places, explained, _paper(measured, localised))
     parts += [part for part in optional if part is not None]
     parts += [_cost(found), _failures(measured, problems), _provenance(measured)]
     page = Page(title, _lead(measured, found), _facts(measured, found), parts, program, written)
@@ -184,7 +192,6 @@ def _setting(setting: Setting, history: pd.DataFrame, shown: Mapping[str, Look],
     epochs = history[history["run_id"].isin(rows["run_id"])]
     figures: dict[str, Callable[[], Plot]] = {
         "count scatter": partial(plots.count_scatter, rows, images, looks=shown),
-        "error by count": partial(plots.error_by_count, rows, images, looks=shown),
         "training curves": partial(plots.training_curves, rows, epochs, looks=shown),
     }
     for name, draw in figures.items():
@@ -322,16 +329,6 @@ def _provenance(measured: Measured) -> Part:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Small things
-
-
-@contextmanager
-def _noted(warnings: list[str], what: str) -> Iterator[None]:
-    """Turns what cannot be made into a sentence, and lets the rest be written."""
-    try:
-        yield
-    except Exception as error:  # whatever a stranger's record holds: the rest of the report is written
-        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-        warnings.append(f"No {what}: {kind}{error}.".replace("..", "."))
 
 
 def _lead(measured: Measured, found: Sequence[Setting]) -> str:

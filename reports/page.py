@@ -6,7 +6,8 @@ writer escapes their text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -16,7 +17,7 @@ from reports.plots import svg
 from reports.style import Plot
 from reports.table import Table
 
-__all__ = ["Page", "Part", "html"]
+__all__ = ["Page", "Part", "html", "noted"]
 
 _WIDE_INCHES = 4.5
 """Figures wider than this take the whole width of the page."""
@@ -60,6 +61,16 @@ class _Drawn(NamedTuple):
     caption: str
     svg: str
     wide: bool
+
+
+@contextmanager
+def noted(warnings: list[str], what: str) -> Iterator[None]:
+    """Turns what cannot be made into a sentence, and lets the rest be written."""
+    try:
+        yield
+    except Exception as error:  # whatever a stranger's record holds: the rest of the report is written
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        warnings.append(f"No {what}: {kind}{error}.".replace("..", "."))
 
 
 def html(page: Page) -> str:

@@ -3,7 +3,7 @@
 Every function takes `looks`, the result of `style.looks` for all labels of a report, so that a loss looks the same in
 every figure; without it the labels of the figure alone decide. Only rows of one comparable setting belong in a figure.
 All figures, `save` and `svg` are used from here; those of summaries and of single images, and files, lie in
-`plots_summary`, `plots_samples` and `plots_files`.
+`plots_summary`, `plots_samples` and `plots_files`; those of studies in modules of their own, as `plots_density`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reports import style
 from reports.plots_files import save, svg
 from reports.plots_samples import Example, samples
 from reports.plots_summary import cost_error, critical_difference, performance_profile, ranking
-from reports.style import COLUMN, GRID, INK, LEFT, PAGE, TEXT, Look, Plot
+from reports.style import GRID, LEFT, TEXT, Look, Plot
 
 __all__ = [
     "Example",
@@ -32,7 +32,6 @@ __all__ = [
     "cost_error",
     "count_scatter",
     "critical_difference",
-    "error_by_count",
     "performance_profile",
     "ranking",
     "samples",
@@ -101,64 +100,6 @@ def count_scatter(runs: pd.DataFrame, images: pd.DataFrame, *, looks: Looks = No
         f"MAE: mean{' and standard deviation' if mae['sd'].notna().any() else ''} over seeds, in people."
     )
     return Plot(rows, figure, caption, "count_scatter")
-
-
-@style.context()
-def error_by_count(
-    runs: pd.DataFrame, images: pd.DataFrame, *, bins: int | Sequence[float] = 5, looks: Looks = None
-) -> Plot:
-    """Mean absolute and mean signed error of images with few and with many people.
-
-    Args:
-        runs: Rows of `Store.load` of one setting, with `label`.
-        images: `Store.images` of these runs.
-        bins: How many bins of about equally many images (5: ours), or their edges, the last one inclusive.
-        looks: See the module.
-
-    Returns:
-        `data` has a row for each label and bin: `low, high` (least and greatest true count within), `images`, `seeds`,
-        and `abs_error`, `error` (mean over seeds of the mean over images), each with `_low, _high`, its range over
-        seeds.
-
-    Raises:
-        ValueError: As `count_scatter`, or if an image has two true counts, or no image lies within the edges.
-    """
-    rows = _predictions(runs, images)
-    order = list(_mae(rows).index)
-    shown = style.chosen(looks, order)
-    data = _binned(rows, bins)
-    names = data.drop_duplicates("bin").sort_values("bin")
-    across = PAGE if len(order) * len(names) > 12 else COLUMN
-    foot = 0.48 + style.legend_height(order, across - LEFT)
-    figure = style.sheet(across, foot + 2.95)
-    for low, column, title in ((1.5, "abs_error", "mean |error| (people)"), (0.0, "error", "mean error (people)")):
-        axes = style.place(figure, LEFT, foot + low, across - LEFT - 0.08, 1.4)
-        style.scale_axis(axes.yaxis, data[[column, f"{column}_low", f"{column}_high"]], log_from=10)
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.grid(axis="y")
-        style.axis_titles(axes, x="true count of the image (people)" if column == "error" else "", y=title)
-        if column == "error":
-            axes.axhline(0, color=INK, lw=0.6)
-        for i, label in enumerate(order):
-            part = data[data["label"] == label]
-            x = part["bin"].to_numpy(float) + 0.8 * ((i + 0.5) / len(order) - 0.5)
-            axes.vlines(x, part[f"{column}_low"], part[f"{column}_high"], color=shown[label].color, lw=1.2)
-            axes.plot(x, part[column], ls="", **style.marks(shown[label], 3.6))
-        axes.vlines(
-            np.arange(len(names) - 1) + 0.5, 0, 1, transform=axes.get_xaxis_transform(), color=GRID, lw=0.5, alpha=0.35
-        )
-        ranges = [f"{low:g}–{high:g}" if high > low else f"{low:g}" for low, high in names[["low", "high"]].to_numpy()]
-        axes.xaxis.set_major_locator(FixedLocator(list(range(len(names)))))
-        axes.xaxis.set_major_formatter(FixedFormatter(ranges))
-        axes.tick_params(axis="x", length=0, labelbottom=column == "error")
-    style.legend(figure, shown, left=LEFT, top=foot - 0.41)
-    bars = "; bars reach from the lowest to the highest seed" if (data["seeds"] > 1).any() else ""
-    caption = (
-        f"Mean absolute error (above) and mean signed error (below; above zero: too many) of {_images(rows)} in "
-        f"{style.span([len(names)], 'bin')} of the true count, {style.span(names['images'], 'image')} in each: mean "
-        f"over {_seeds(rows)}{bars}."
-    )
-    return Plot(data, figure, caption, "error_by_count")
 
 
 @style.context()
@@ -256,34 +197,6 @@ def _mae(rows: pd.DataFrame) -> pd.DataFrame:
     error = (rows["predicted"] - rows["true"]).abs()
     seeds = error.groupby([rows["label"], rows["run_id"]]).mean().groupby("label")
     return pd.DataFrame({"mean": seeds.mean(), "sd": seeds.std(ddof=1)}).sort_values("mean", kind="stable")
-
-
-def _binned(rows: pd.DataFrame, bins: int | Sequence[float]) -> pd.DataFrame:
-    """Errors of each label in bins of the true count; see `error_by_count`."""
-    true = rows.groupby("id")["true"]
-    spans = true.max() - true.min()
-    if (spans > 0).any():
-        raise ValueError(f"image {spans.idxmax()!r} has more than one true count: pass the images of one dataset")
-    if isinstance(bins, int):
-        if bins < 1:
-            raise ValueError(f"bins is {bins}; expected at least 1")
-        # Edges that are counts of images: then no bin is empty, however many images have the same count.
-        edges = np.unique(np.quantile(true.first(), np.linspace(0, 1, bins + 1), method="inverted_cdf"))
-    else:
-        edges = np.unique(np.asarray(bins, float))
-    inner = edges[1:-1]
-    rows = rows[rows["true"].between(edges[0], edges[-1])]
-    if rows.empty:
-        raise ValueError(f"no image has a true count within the bins {edges.tolist()}")
-    rows = rows.assign(bin=np.searchsorted(inner, rows["true"], side="right"), error=rows["predicted"] - rows["true"])
-    rows["bin"] = rows["bin"].rank(method="dense").astype(int) - 1
-    rows["abs_error"] = rows["error"].abs()
-    within = rows.groupby("bin").agg(low=("true", "min"), high=("true", "max"), images=("id", "nunique"))
-    runs = rows.groupby(["label", "bin", "run_id"])[["abs_error", "error"]].mean().groupby(["label", "bin"])
-    parts = [runs["error"].count().rename("seeds")]
-    for name in ("abs_error", "error"):
-        parts += [runs[name].mean(), runs[name].min().rename(f"{name}_low"), runs[name].max().rename(f"{name}_high")]
-    return pd.concat(parts, axis=1).reset_index().merge(within, on="bin")
 
 
 def _epochs(runs: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:

@@ -46,7 +46,8 @@ def terminal(table: Table, width: int = 80) -> RenderableType:
             title = column.title if column.kind == "text" else column.title.replace(" ", "\n")
             heading = f"{column.group}\n{title}" if grouped else title
             style = "italic dim" if column.kind == "published" else None
-            out.add_column(escape(heading), justify="left" if column.kind == "text" else "right", style=style)
+            text = column.kind == "text"  # numbers stay whole: it is row labels and text that fold
+            out.add_column(escape(heading), justify="left" if text else "right", style=style, no_wrap=not text)
         for row in panel.rows:
             cells = [_styled(table, cell) for cell in row.cells]
             out.add_row(Text(row.label), *cells, style="dim" if row.reference else None)

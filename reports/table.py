@@ -167,7 +167,7 @@ class Table:
         total = 0
         for place in group:
             cells = [row.cells[place] for row in self.rows]
-            shown = [len(cell.text) + len(self.signs(cell)) for cell in cells]
+            shown = [len(" ".join(filter(None, (cell.text, self.signs(cell))))) for cell in cells]
             heading = 0 if spanning else len(self.columns[place].group)
             words = [self.columns[place].title] if spanning else self.columns[place].title.split(" ")
             total += max([*map(len, words), heading, *shown]) + 3

@@ -10,8 +10,10 @@ import pandas as pd
 from reports.measured import Compared, Comparisons, Measured
 from reports.protocol import protocol_hash
 
-__all__ = ["failures_caption", "reading", "recipe_words", "setting_title", "terms_caption"]
+__all__ = ["SPAN", "failures_caption", "reading", "recipe_words", "setting_title", "terms_caption"]
 
+SPAN = "the 95 % interval over seeds and images"
+"""What intervals are, for captions."""
 _SELECTED = {
     "val": "Weights of the epoch with the least MAE on val",
     "last": "Weights of the last epoch",

@@ -12,13 +12,16 @@ _REPORT = """examples:
   benchmark report -o runs                       the page: report/index.html
   benchmark report table4 -o runs --format latex --out table4.tex
   benchmark report comparison --where dataset=shanghaitech_b noise=none
-  benchmark report custom --rows label --columns backbone --metrics mae nae"""
+  benchmark report custom --rows label --columns backbone --metrics mae nae
+  benchmark report noise -o runs --to noise      tables, findings; figures in noise/figures
+  benchmark report sparse_dense -o runs --window 128 --bins quantiles jhu --baseline bl"""
 
 
 def add_report(commands: Commands) -> None:
     """Adds `report`."""
     report = command(commands, "report", "benchmark.report:report", "make tables and a page of a store", _REPORT)
-    names = ("comparison", "localisation", "table2", "table3", "table4", "noise", "cost", "custom", "coverage")
+    names: tuple[str, ...] = ("comparison", "localisation", "table2", "table3", "table4", "noise", "sparse_dense")
+    names += ("cost", "custom", "coverage")
     report.add_argument(
         "table", nargs="?", choices=names, metavar="TABLE",
         help=f"one table ({', '.join(names)}); without: the page, with all of them and the figures",
@@ -44,8 +47,20 @@ def add_report(commands: Commands) -> None:
     one.add_argument("--dataset", help="of table3 and table4 (default: the paper's, nwpu and ucf_qnrf)")
     one.add_argument("--rows", default="label", metavar="FIELD", help="of a custom table (default: label, the loss)")
     one.add_argument("--columns", default="dataset", metavar="FIELD", help="of a custom table (default: dataset)")
+    density = report.add_argument_group("sparse_dense, and its part of the page")
+    density.add_argument(
+        "--bins", nargs="+", choices=("quantiles", "nwpu", "jhu", "spacing"), metavar="KIND",
+        help="quantiles of the count, nwpu: scene levels, jhu: ranges (default: these three); spacing: quantiles of "
+        "the mean distance to the nearest other head, from the datasets at --data-root",
+    )  # fmt: skip
+    density.add_argument("--window", type=int, metavar="PX", help="side of windows, a multiple of 64 (default: 512)")
+    density.add_argument("--baseline", metavar="LOSS", help="compare with this one (default: l2, else the first)")
     page = report.add_argument_group("the page")
-    page.add_argument("--to", type=Path, default=Path("report"), metavar="FOLDER", help="where to (default: report)")
+    page.add_argument(
+        "--to", type=Path, default=Path("report"), metavar="FOLDER",
+        help="where to (default: report); figures of noise and sparse_dense go below it, too",
+    )  # fmt: skip
     page.add_argument("--title", default="Crowd-counting losses compared", help="of the page")
-    page.add_argument("--data-root", type=Path, help="folder of the datasets, for sample images")
+    page.add_argument("--data-root", type=Path, help="folder of the datasets: sample images, spacing")
     page.add_argument("--no-images", action="store_true", help="leave the sample images out")
+    page.add_argument("--no-explain", action="store_true", help="leave out what each loss asks for (seconds)")

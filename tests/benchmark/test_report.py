@@ -209,3 +209,147 @@ def test_options_that_would_do_nothing_are_refused(
 def test_a_study_without_the_combination_says_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "table2", "--backbones", "tiny", "--datasets", "synthetic"]) == 2
     assert "Its networks are" in capsys.readouterr().err
+
+
+def test_sparse_and_dense_on_the_command_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = fingerprint(root)
+    assert run("sparse_dense", "-o", root, "--window", 64, "--bins", "quantiles", "--to", tmp_path / "out") == 0
+    printed = capsys.readouterr()
+    assert "Sparse and dense images" in printed.out
+    assert "Sparse and dense 64 px windows" in printed.out
+    assert "MAE − bl" in " ".join(printed.out.split())
+    assert "figures in" in printed.err
+    names = {path.name for path in (tmp_path / "out/figures").iterdir()}
+    assert len(names) == 6 * 4
+    assert all(name.startswith(("sparse_dense_quantiles_", "sparse_dense_windows64_")) for name in names)
+    words = ["sparse_dense", "-o", root, "--to", tmp_path / "out", "--baseline", "pml", "--out", tmp_path / "t.csv"]
+    assert run(*words) == 0
+    assert "MAE − pml" in (tmp_path / "t.csv").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert run("sparse_dense", "-o", root, "--to", tmp_path / "out") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "A window of 512 px is a whole image" in said
+    assert "by JHU-Crowd++'s ranges" in said
+    assert fingerprint(root) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sparse_dense", "--baseline", "pm"], "unknown baseline 'pm'. Did you mean pml"),
+        (["sparse_dense", "--window", "100"], "multiple of 64 px"),
+        (["sparse_dense", "--bins", "spacing", "--data-root", "nowhere"], "bins of the spacing need the annotations"),
+        (["comparison", "--window", "64"], "are of sparse_dense and of the page"),
+        (["--baseline", "pm"], "unknown baseline 'pm'"),
+    ],
+)
+def test_what_sparse_dense_refuses(
+    root: Path, words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words, "-o", root, "--to", tmp_path / "out") == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_sparse_and_dense_of_recorded_studies(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its windows a study gives the table of its store; without them it says so, and whole images stay."""
+    words = ["--window", "64", "--bins", "quantiles", "--to", tmp_path / "out", "--format", "json"]
+    assert run("sparse_dense", "-o", root, *words) == 0
+    of_store = capsys.readouterr().out
+    for name, more in (("with", []), ("without", ["--without-windows"])):
+        assert main(["results", "export", name, "-o", str(root), "--to", str(tmp_path), "--author", "us", *more]) == 0
+    capsys.readouterr()
+    assert run("sparse_dense", "--recorded", tmp_path / "with", *words) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(of_store)
+    assert run("sparse_dense", "--recorded", tmp_path / "without", *words) == 0
+    printed = capsys.readouterr()
+    assert "no windows were kept with these runs" in printed.err
+    assert "Sparse and dense images" in printed.out
+
+
+def test_spacing_is_measured_in_the_prepared_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of two images at half size, whose heads stand 10 and 30 px apart: 5 and 15 px."""
+    from PIL import Image
+
+    from benchmark.report_density import spacings
+
+    for name, step in (("a", 10), ("b", 30)):
+        (tmp_path / "test").mkdir(exist_ok=True)
+        Image.new("RGB", (200, 100)).save(tmp_path / "test" / f"{name}.png")
+        points = [[20 + step * place, 50] for place in range(4)]
+        (tmp_path / "test" / f"{name}.json").write_text(json.dumps(points))
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / split / f"{split}.png")
+        (tmp_path / split / f"{split}.json").write_text("[]")
+    find = spacings(tmp_path)
+    terms = {"dataset": "folder", "dataset_params": '{"scale": 0.5}', "split": "test"}
+    assert find(terms, ["b", "a"], [4.0, 4.0]) == pytest.approx([15.0, 5.0])
+    with pytest.raises(ValueError, match="image a had 5 people, found 4 people"):
+        find(terms, ["a"], [5.0])
+    with pytest.raises(ValueError, match="no such image"):
+        find(terms, ["c"], [5.0])
+
+
+def noisy_root(tmp_path: Path, *noises: str) -> Path:
+    store = fake_store(tmp_path / "runs", ("bl",), [0, 1], noises=("none", *noises))
+    for seed in range(2):
+        for level in ("none", *noises):
+            for norm in ("l1", "l2"):
+                spec = fake_spec("pml", seed, noise=level, loss_params={"count_norm": norm})
+                add_run(store, spec, train_mae=True)
+    return store.root
+
+
+def test_noise_prints_tables_and_findings_and_writes_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = noisy_root(tmp_path, "uniform-height:0.02", "uniform-px:16", "gaussian-px:9.237604307", "missing:0.1")
+    before = fingerprint(root)
+    assert run("noise", "-o", root, "--to", tmp_path / "out") == 0
+    assert fingerprint(root) == before
+    said = capsys.readouterr()
+    for title in ("Losses under noisy annotations", "Slopes of the error over the noise", "Ranking at every noise"):
+        assert title in said.out
+    assert "PML's count norm under uniform-height" in said.out
+    assert "figures in" in said.err
+    figures = ("noise_height", "noise_px", "noise_heads", "count_norms")
+    names = {path.name for path in (tmp_path / "out/figures").iterdir()}
+    assert names == {f"{name}.{kind}" for name in figures for kind in ("png", "pdf", "svg", "csv")}
+    assert not (tmp_path / "out/index.html").exists()
+
+
+def test_noise_in_files_and_some_noises_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, to = noisy_root(tmp_path, "missing:0.1", "duplicate:0.1"), ("--to", tmp_path / "out")
+    words = ("--metrics", "nae", "mae", "--where", "noise=none,missing:0.1", "loss=pml,bl")
+    assert run("noise", "-o", root, *to, *words, "--format", "json") == 0
+    tables = json.loads(capsys.readouterr().out)
+    assert [table["name"] for table in tables] == ["noise", "noise_slopes", "noise_ranks"]
+    groups = {column["group"] for column in tables[1]["columns"]}
+    assert groups == {"missing, MAE", "missing, NAE"}
+    assert {path.stem for path in (tmp_path / "out/figures").iterdir()} == {"noise_heads", "count_norms"}
+    words = ("--where", "noise=none,missing:0.1", "loss=pml,bl", "--out", tmp_path / "noise.csv")
+    assert run("noise", "-o", root, *to, *words) == 0
+    assert (tmp_path / "noise.csv").read_text(encoding="utf-8").count("pml[count_norm=l2]") >= 3
+
+
+def test_noise_refuses_before_anything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = fake_store(tmp_path / "runs", ("bl",), [0], noises=("none", "missing:0.1")).root
+    assert run("noise", "-o", root, "--to", root / "below") == 2
+    assert "which is reported on" in capsys.readouterr().err
+    assert run("noise", "-o", root, "--to", tmp_path / "out", "--metrics", "f1") == 2
+    assert "unknown metric 'f1'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_noise_of_several_settings_is_a_study_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = fake_store(tmp_path / "runs", ("bl", "l2"), [0, 1], noises=("none", "missing:0.1"))
+    for seed in range(2):
+        for noise in ("none", "missing:0.3"):
+            add_run(store, fake_spec("bl", seed, noise=noise, recipe={"epochs": 9}))
+    assert run("noise", "-o", store.root, "--to", tmp_path / "out", "--format", "json") == 0
+    tables = json.loads(capsys.readouterr().out)
+    assert len({table["name"] for table in tables}) == 6
+    assert sum("9 epochs" in table["title"] for table in tables) == 3
+    assert len(list((tmp_path / "out/figures").glob("noise_heads_*.png"))) == 2

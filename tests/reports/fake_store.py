@@ -51,7 +51,7 @@ def fake_images(spec: RunSpec, quality: float, count: int, seed_effect: float = 
     predicted = np.maximum(true * (1 + share) + 2 * rng.standard_normal(count), 0.0)
     rows = []
     for index, (t, p) in enumerate(zip(true, predicted, strict=True)):
-        people = rng.multinomial(t, np.full(np.prod(WINDOWS), 1 / np.prod(WINDOWS))).astype(np.int32)
+        people = crowd.multinomial(t, np.full(np.prod(WINDOWS), 1 / np.prod(WINDOWS))).astype(np.int32)
         mass = rng.dirichlet(np.ones(len(people))).astype(np.float32) * np.float32(p)
         rows.append(
             {"id": f"img_{index:04d}", "height": 64 * WINDOWS[0], "width": 64 * WINDOWS[1], "true": int(t)}
@@ -70,8 +70,9 @@ def add_run(
     selection: str = "val",
     split: str = "test",
     record: Mapping[str, Any] | None = None,
+    train_mae: bool = False,
 ) -> None:
-    """Writes a finished run with one evaluation."""
+    """Writes a finished run with one evaluation; older ones have no `train_mae` in their epochs."""
     folder = store.run(spec.run_id)
     folder.begin(spec)
     rows = fake_images(spec, QUALITY[spec.loss] if quality is None else quality, images)
@@ -81,6 +82,7 @@ def add_run(
         for epoch in range(1, spec.recipe.epochs + 1):
             loss = 100 / epoch + rng.random()
             row = {"epoch": epoch, "lr": 1e-4, "loss": loss, "term/count": loss, "val_mae": 60 / epoch + rng.random()}
+            row |= {"train_mae": 40 / epoch + rng.random()} if train_mae else {}
             file.write(pd.Series(row | {"val_rmse": 90 / epoch, "seconds": 1.0}).to_json() + "\n")
     environment = {"processor": "Test CPU", "device": "cpu", "threads": 1, "python": "3.11.7", "platform": "Linux"}
     fields: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +76,6 @@ def test_count_scatter_has_linear_axes_for_counts_of_one_size() -> None:
     assert low < 50
     assert 71 < high < 80
     assert plot.figure.axes[0].get_ylim() == (low, high)
-
-
-def test_error_by_count() -> None:
-    runs, images = small({("a", 0): [1, 3, 8, 14], ("a", 1): [0, 2, 10, 20], ("b", 0): [0, 2, 10, 16]}, [0, 2, 10, 16])
-    data = plots.error_by_count(runs, images, bins=2).data.set_index(["label", "bin"])
-    assert list(data.loc[("a", 0), ["low", "high", "images", "seeds"]]) == [0, 0, 1, 2]
-    assert list(data.loc[("a", 1), ["low", "high", "images", "seeds"]]) == [2, 16, 3, 2]
-    # Seed 0 errs by +1, -2, -2 and seed 1 by 0, 0, +4.
-    assert data.loc[("a", 1), "abs_error"] == pytest.approx((5 / 3 + 4 / 3) / 2)
-    assert tuple(data.loc[("a", 1), ["abs_error_low", "abs_error_high"]]) == pytest.approx((4 / 3, 5 / 3))
-    assert tuple(data.loc[("a", 1), ["error", "error_low", "error_high"]]) == pytest.approx((1 / 6, -1, 4 / 3))
-    assert (data.loc["b", ["abs_error", "error"]] == 0).all(axis=None)
-    edges = plots.error_by_count(runs, images, bins=[0, 5, 12]).data
-    assert list(edges[edges["label"] == "a"]["images"]) == [2, 1], "16 lies outside"
-    with pytest.raises(ValueError, match="within the bins"):
-        plots.error_by_count(runs, images, bins=[100, 200])
-    with pytest.raises(ValueError, match="i2.*more than one true count"):
-        plots.error_by_count(runs, images.assign(true=[*images["true"][:-2], 11, 16]))
 
 
 def test_training_curves() -> None:
@@ -194,8 +175,7 @@ def test_samples() -> None:
 # ---- what is missing or degenerate
 
 
-@pytest.mark.parametrize("plot", [plots.count_scatter, plots.error_by_count])
-def test_without_predictions(plot: Callable[..., Plot]) -> None:
+def test_without_predictions() -> None:
     runs, images = small({("a", 0): [1.0]}, [1])
     for wrong, match in (
         ((runs.iloc[:0], images), "runs has no rows"),
@@ -207,7 +187,7 @@ def test_without_predictions(plot: Callable[..., Plot]) -> None:
         ((pd.concat([runs, runs]), images), "more than one row with seed 0"),
     ):
         with pytest.raises(ValueError, match=match):
-            plot(*wrong)
+            plots.count_scatter(*wrong)
 
 
 def test_without_curves_estimates_or_examples() -> None:
@@ -240,7 +220,6 @@ def test_one_image_zero_counts_and_identical_values(true: list[int], predicted: 
     same = pd.DataFrame({"label": ["a", "b"], "estimate": 0.0, "low": 0.0, "high": 0.0, "seeds": 2, "loss_ms": 0.0})
     found = [
         plots.count_scatter(runs, images),
-        plots.error_by_count(runs, images),
         plots.training_curves(runs, history),
     ]
     found += [plots.ranking(same, 0.0), plots.cost_error(same), plots.critical_difference(["a"], [1], None, [])]

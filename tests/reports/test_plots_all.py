@@ -74,7 +74,6 @@ def all_plots(frames: Frames) -> list[Plot]:
     ]
     return [
         plots.count_scatter(runs, images),
-        plots.error_by_count(runs, images),
         plots.training_curves(runs, history),
         plots.ranking(found, 60.0),
         *(plots.cost_error(found, x) for x in ("loss_ms", "step_ms", "peak_rss_mib")),
@@ -143,7 +142,7 @@ def test_files_are_the_same_for_the_same_input(tmp_path: Path) -> None:
             paths = plots.save(plot, tmp_path / folder, ("png", "pdf", "svg"))
             assert [path.name for path in paths] == [f"{plot.name}.{kind}" for kind in ("png", "pdf", "svg", "csv")]
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(names) == 4 * 10
+    assert len(names) == 4 * 9
     for name in names:
         data = (tmp_path / "one" / name).read_bytes()
         assert data == (tmp_path / "two" / name).read_bytes(), name
@@ -188,15 +187,6 @@ def test_count_scatter_of_a_store(frames: Frames) -> None:
     assert [array.sum() for array in clouds] == list(merged.groupby("label")["id"].count()[mae.index])
     assert "log(1 + count)" in plot.caption
     assert "30 images" in plot.caption
-
-
-def test_errors_of_one_bin_are_the_mae_of_a_store(frames: Frames) -> None:
-    data = plots.error_by_count(frames.runs, frames.images, bins=1).data.set_index("label")
-    seeds = frames.runs.groupby("label")
-    for column, metric in (("abs_error", "mae"), ("error", "bias")):
-        np.testing.assert_allclose(data[column].sort_index(), seeds[metric].mean())
-        np.testing.assert_allclose(data[f"{column}_low"].sort_index(), seeds[metric].min())
-        np.testing.assert_allclose(data[f"{column}_high"].sort_index(), seeds[metric].max())
 
 
 def test_cost_error_of_a_store(frames: Frames) -> None:

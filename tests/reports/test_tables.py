@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports import stats, tables
+from reports import stats, tables, tables_noise
 from reports.cells import CONSTANT
 from reports.measured import Comparisons, Measured, Sample
 from reports.protocol import MixedProtocolError
@@ -136,16 +136,16 @@ def test_the_noise_table(tmp_path: Path) -> None:
         for noise, quality in (("none", 0.1), ("uniform-px:16", 0.4), ("uniform-px:8", 0.2)):
             for seed in range(2):
                 add_run(store, fake_spec(loss, seed, noise=noise), quality=quality)
-    table = tables.noise(measured(store))
+    table = tables_noise.by_level(measured(store))
     assert list(dict.fromkeys(column.group for column in table.columns)) == ["none", "uniform-px:8", "uniform-px:16"]
     clean, noisy = (cell(table, "pml", "MAE", level).value for level in ("none", "uniform-px:16"))
     change = cell(table, "pml", "change", "uniform-px:16")
     assert change.value == pytest.approx(noisy - clean)
     assert change.low < change.value < change.high
     single = fake_store(tmp_path / "single", ["pml"], [0], noises=("none", "uniform-px:8"))
-    assert cell(tables.noise(measured(single)), "pml", "change", "uniform-px:8").text == "–"
+    assert cell(tables_noise.by_level(measured(single)), "pml", "change", "uniform-px:8").text == "–"
     with pytest.raises(ValueError, match="at least two noises; found only 'none'"):
-        tables.noise(measured(fake_store(tmp_path / "clean")))
+        tables_noise.by_level(measured(fake_store(tmp_path / "clean")))
 
 
 def test_failed_runs_are_told_in_every_table(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_failed_runs_are_told_in_every_table(tmp_path: Path) -> None:
     add_failure(store, fake_spec("pml", 2), "out of memory")
     add_failure(store, fake_spec("gl", 0), "not finite")
     found = measured(store)
-    for table, group in ((tables.noise(found), "none"), (tables.custom(found, "label", "noise"), "none")):
+    for table, group in ((tables_noise.by_level(found), "none"), (tables.custom(found, "label", "noise"), "none")):
         assert cell(table, "pml", "MAE", group).notes == ("pml: seed 2 failed: out of memory",)
         assert cell(table, "gl", "MAE", group).text == "failed"
         assert cell(table, "gl", "MAE", group).notes == ("failed: not finite",)
@@ -316,7 +316,7 @@ def test_a_prediction_that_is_not_finite_is_last_and_says_so(tmp_path: Path) -> 
 def test_failures_on_other_terms_are_not_pinned_on_a_cell(tmp_path: Path) -> None:
     store = fake_store(tmp_path, ["pml"], [0, 1], noises=("none", "uniform-px:8"))
     add_failure(store, fake_spec("pml", 0, recipe={"lr": 1.0}), "not finite")
-    table = tables.noise(measured(store))
+    table = tables_noise.by_level(measured(store))
     assert cell(table, "pml", "MAE", "none").notes == ()
     assert "Of 5 runs 1 failed." in table.caption
 

@@ -1,0 +1,313 @@
+"""Every loss on every prediction of a scene: gradient field, target, value, and what one sees in them, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import losses
+from benchmark.explain.scenes import Guess, Scene
+from benchmark.names import Choice
+from losses import CrowdLoss, Prediction, Target
+from losses.geometry import cell_centres, nearest_point
+from losses.proximal import View, view
+
+__all__ = ["NEAR", "Field", "Seen", "build", "by_head", "fields", "nearest", "proposals", "read", "target_of"]
+
+Floats = NDArray[np.float64]
+
+NEAR = 8.0
+"""Cells within this many pixels of a head are near it: twice the width of a good prediction's kernels (ours)."""
+_ALL, _MOST = 0.99, 0.75
+"""Shares of cells from which words say that they are pushed one way, and mostly one way (ours)."""
+_PUSHED = 1e-4
+"""A cell is pushed where the gradient is at least this share of the loss's largest, over its predictions (ours)."""
+_SAME = 1e-9
+"""People per cell by which a target may differ from the prediction and be the same."""
+_NOTICED = 0.005
+"""People below zero in a target that are told of: less is a rounded 0.00."""
+_NUDGE = 1e-3
+"""Change of the prediction that shows a kink: the sign of the gradient is not the same just below and above."""
+_KINKED = 0.25
+"""Share of cells pushed the other way from which a kink is told of (ours)."""
+_LEAST = 1e-6
+"""Probabilities of proposals lie within [this, 1 - this]: a logit is finite."""
+
+
+class Seen(NamedTuple):
+    """What is measured in a field. A cell is pushed up where the gradient is negative: more people are wanted there.
+
+    Attributes:
+        up, down: Shares of all cells.
+        up_near, down_near: Shares of the cells within `NEAR` of a head; NaN if there is none.
+        up_far, down_far: Shares of the others.
+        one_sign: Heads whose nearest cells are all pushed the same way.
+        heads: Number of heads.
+        near: Share of the prediction's mass within `NEAR` of a head.
+        target_near: Of the target's positive mass; NaN without a target or mass.
+        target_count: Sum of the target; NaN without.
+        change: Largest |target - prediction| of a cell; NaN without.
+        negative: Mass below zero in the target, people.
+        kink: Share of the cells that 0.999 and 1.001 times the prediction push in opposite directions.
+    """
+
+    up: float
+    down: float
+    up_near: float
+    down_near: float
+    up_far: float
+    down_far: float
+    one_sign: int
+    heads: int
+    near: float
+    target_near: float
+    target_count: float
+    change: float
+    negative: float
+    kink: float
+
+    @property
+    def same(self) -> bool:
+        """Whether the target is the prediction itself."""
+        return self.change <= _SAME
+
+    @property
+    def kinked(self) -> bool:
+        """Whether a good part of the cells is pushed the other way by a little less or a little more."""
+        return self.kink >= _KINKED
+
+
+class Field(NamedTuple):
+    """What a loss asks of a prediction.
+
+    Attributes:
+        loss: Its name with the parameters that were typed.
+        guess: The prediction.
+        reads: `density`, or `points`: then all maps are of proposals at the cells' centres.
+        read: float64 [h, w], what the loss reads: people per cell, or each proposal's probability.
+        gradient: float64 [h, w], in people per cell, or in logits.
+        target: float64 [h, w] as `read`, or None.
+        value: The loss.
+        counts: float64 [n], what the cells nearest to each head hold.
+        target_counts: The same of the target; None without.
+        seen: See `Seen`.
+    """
+
+    loss: str
+    guess: Guess
+    reads: str
+    read: Floats
+    gradient: Floats
+    target: Floats | None
+    value: float
+    counts: Floats
+    target_counts: Floats | None
+    seen: Seen
+
+    @property
+    def total(self) -> float:
+        """Sum of what the loss reads."""
+        return float(self.read.sum())
+
+    @property
+    def short(self) -> str:
+        """Where the gradient pushes, and what sort of target that is, in a few words."""
+        seen = self.seen
+        near, far = _way(seen.up_near, seen.down_near), _way(seen.up_far, seen.down_far)
+        if near == far or seen.up_near != seen.up_near or seen.up_far != seen.up_far:
+            way = _way(seen.up, seen.down)
+            where = "no push anywhere" if way == "not pushed" else f"{way} everywhere"
+        else:
+            where = f"{near} near heads, {far} elsewhere"
+        where += " (at a kink)" if seen.kinked else ""
+        if self.target is None:
+            return where
+        sort = ", the prediction itself" if seen.same else ", partly negative" if seen.negative > _NOTICED else ""
+        return f"{where}; target sums to {_people(seen.target_count)}{sort}"
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What one sees, each sentence computed from the maps."""
+        seen = self.seen
+        said = [
+            f"{_percent(seen.up)} of the cells are pushed up (more people wanted), {_percent(seen.down)} down; within "
+            f"{NEAR:g} px of a head {_percent(seen.up_near)} up, elsewhere {_percent(seen.up_far)}.",
+            f"For {seen.one_sign} of {seen.heads} heads all of the nearest cells are pushed the same way.",
+        ]
+        if seen.kinked:
+            said.append(
+                f"{_percent(seen.kink)} of the cells are pushed the other way if the prediction changes from 0.999 to "
+                "1.001 times itself: the loss has a kink there."
+            )
+        if self.target is None:
+            return (*said, "The loss names no target.")
+        if seen.same:
+            said.append(f"The target is the prediction itself (largest difference {seen.change:.1g}).")
+        said.append(
+            f"The target sums to {_people(seen.target_count)} for {seen.heads} heads (prediction: "
+            f"{_people(self.total)}); {_percent(seen.target_near)} of its positive mass lies within {NEAR:g} px of a "
+            f"head (prediction: {_percent(seen.near)})."
+        )
+        if seen.negative > _NOTICED:
+            said.append(f"It is negative in places, by {_people(seen.negative)} people in all.")
+        return tuple(said)
+
+
+def fields(choices: Iterable[Choice], scene: Scene, guesses: Sequence[Guess]) -> list[Field]:
+    """Losses, each with every prediction, in the order given.
+
+    Raises:
+        ValueError, TypeError: For an unknown loss or parameter; see `losses.build`.
+    """
+    found = []
+    for choice in choices:
+        loss = build(choice)
+        views = [_views(loss, scene, guess) for guess in guesses]
+        floor = _PUSHED * max(float(np.abs(view.gradient).max()) for view, *_ in views)
+        found += [_field(str(choice), loss, scene, *each, floor) for each in zip(guesses, views, strict=True)]
+    return found
+
+
+def build(choice: Choice) -> CrowdLoss:
+    """A loss as it was typed."""
+    return losses.build(choice.name, **choice.params)
+
+
+def _views(loss: CrowdLoss, scene: Scene, guess: Guess) -> tuple[View, ...]:
+    """What the loss asks of the prediction, and of a little less and a little more of it, in float64."""
+    return tuple(
+        view(loss, read(loss, scene, torch.from_numpy(guess.density * factor))[1], target_of(scene))[0]
+        for factor in (1.0, 1 - _NUDGE, 1 + _NUDGE)
+    )
+
+
+def _field(name: str, loss: CrowdLoss, scene: Scene, guess: Guess, views: tuple[View, ...], floor: float) -> Field:
+    """One loss on one prediction; gradients below `floor` push nothing."""
+    found, cells = views[0], scene.cells
+    read_, _ = read(loss, scene, torch.from_numpy(guess.density))
+    signs = [_sign(each.gradient.view(cells).numpy(), floor) for each in views]
+    wanted = None if found.target is None else found.target.double().view(cells).numpy()
+    owner, distance = nearest(scene)
+    heads = len(scene.points)
+    kink = float((signs[1] * signs[2] < 0).mean())
+    return Field(
+        loss=name,
+        guess=guess,
+        reads=loss.reads,
+        read=read_,
+        gradient=found.gradient.view(cells).numpy(),
+        target=wanted,
+        value=float(found.value),
+        counts=by_head(read_, owner, heads),
+        target_counts=None if wanted is None else by_head(wanted, owner, heads),
+        seen=_seen(read_, signs[0], wanted, owner, distance, heads)._replace(kink=kink),
+    )
+
+
+def target_of(scene: Scene) -> Target:
+    """The annotation of a scene, as a batch of one."""
+    return Target(
+        [torch.from_numpy(np.ascontiguousarray(scene.points))],
+        scene.size,
+        short_side=torch.tensor([scene.short_side], dtype=torch.float64),
+    )
+
+
+def read(loss: CrowdLoss, scene: Scene, density: Tensor) -> tuple[Floats, Prediction]:
+    """A density as a loss reads it, and the map of what it reads.
+
+    A point loss gets a proposal at the centre of every cell, as if a head of 2 x 2 anchors had twice the stride; its
+    probability of "person" is the mass of the cell, so that the probabilities sum to the count (ours).
+
+    Args:
+        loss: Any loss.
+        scene: Gives stride and cells.
+        density: (h, w) people per cell.
+    """
+    if loss.reads == "density":
+        return density.numpy(), Prediction(scene.stride, density=density[None, None])
+    probability = density.clamp(_LEAST, 1 - _LEAST)
+    prediction = proposals(scene, torch.logit(probability).flatten())
+    return probability.numpy(), prediction
+
+
+def proposals(scene: Scene, logits: Tensor) -> Prediction:
+    """Proposals at the cells' centres; `logits` (h w,) are the logarithms of the odds of "person"."""
+    places = cell_centres(scene.cells, scene.stride, logits)
+    return Prediction(scene.stride, points=places[None], logits=torch.stack([-logits / 2, logits / 2], dim=-1)[None])
+
+
+def nearest(scene: Scene) -> tuple[NDArray[np.int64], Floats]:
+    """The nearest head of every cell and its distance from the cell's centre, pixels, both [h, w]."""
+    found = nearest_point(torch.from_numpy(np.ascontiguousarray(scene.points)), scene.cells, scene.stride)
+    return found.owner.numpy(), found.distance.numpy()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measuring
+
+
+def by_head(values: Floats, owner: NDArray[np.int64], heads: int) -> Floats:
+    """Sums over the cells nearest to each head."""
+    return np.bincount(owner.ravel(), weights=values.ravel(), minlength=heads).astype(np.float64)
+
+
+def _sign(gradient: Floats, floor: float) -> Floats:
+    return np.where(np.abs(gradient) <= floor, 0.0, np.sign(gradient))
+
+
+def _seen(
+    read_: Floats, sign: Floats, target: Floats | None, owner: NDArray[np.int64], distance: Floats, heads: int
+) -> Seen:
+    """All but the kink."""
+    close = distance <= NEAR
+    signs = [np.unique(sign[owner == head]) for head in range(heads)]
+    shares = [_share(sign == way, where) for where in (np.ones_like(close), close, ~close) for way in (-1, 1)]
+    positive = None if target is None else target.clip(min=0)
+    return Seen(
+        up=shares[0],
+        down=shares[1],
+        up_near=shares[2],
+        down_near=shares[3],
+        up_far=shares[4],
+        down_far=shares[5],
+        one_sign=sum(len(found) == 1 and bool(found[0]) for found in signs),
+        heads=heads,
+        near=_near(read_, close),
+        target_near=np.nan if positive is None else _near(positive, close),
+        target_count=np.nan if target is None else float(target.sum()),
+        change=np.nan if target is None else float(np.abs(target - read_).max()),
+        negative=0.0 if target is None or positive is None else float((positive - target).sum()),
+        kink=0.0,
+    )
+
+
+def _share(yes: NDArray[np.bool_], where: NDArray[np.bool_]) -> float:
+    return float(yes[where].mean()) if where.any() else np.nan
+
+
+def _near(mass: Floats, close: NDArray[np.bool_]) -> float:
+    total = float(mass.sum())
+    return float(mass[close].sum()) / total if total > 0 else np.nan
+
+
+def _way(up: float, down: float) -> str:
+    """Which way most cells are pushed."""
+    for share, word in ((up, "up"), (down, "down")):
+        if share >= _MOST:
+            return word if share >= _ALL else f"mostly {word}"
+    return "not pushed" if up + down <= 1 - _MOST else "both ways"
+
+
+def _people(value: float) -> str:
+    """Two decimals; three digits of what is smaller."""
+    return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.1g}"
+
+
+def _percent(share: float) -> str:
+    return "none" if share != share else f"{100 * share:.0f} %"

@@ -1,0 +1,92 @@
+"""Figures and tables of what losses ask for, as a part of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmark.explain.fields import Field, fields, nearest
+from benchmark.explain.scenes import Guess, Scene, guess, synthetic
+from benchmark.explain.tables import READING, misprints, paper_table, seen, sentences
+from benchmark.names import Choice
+from reports.page import Part, noted
+from reports.plots_fields import MOST_GROUPS, Asked, count_norms
+from reports.plots_fields import fields as draw_fields
+from reports.plots_maps import Shown
+from reports.style import Plot
+
+__all__ = ["DEFAULT_PREDICTIONS", "explain_part", "field_part", "figures", "shown", "theory_part"]
+
+DEFAULT_PREDICTIONS = ("under", "right", "over")
+_NORMS = ("pml", "pml[count_norm=l2]")
+
+
+def explain_part(choices: Iterable[Choice]) -> Part:
+    """What losses ask for on three heads, for the page of a store. About half a second a loss.
+
+    Args:
+        choices: Losses with their parameters. What cannot be built or drawn becomes a warning.
+    """
+    scene = synthetic("three-heads")
+    guesses = [guess(scene, name) for name in DEFAULT_PREDICTIONS]
+    found: list[Field] = []
+    warnings: list[str] = []
+    for choice in choices:
+        with noted(warnings, f"fields of {choice}"):  # a store may hold losses of another version
+            found += fields([choice], scene, guesses)
+    part = field_part(scene, guesses, found) if found else Part("explained", "What each loss asks for")
+    lead = [*part.lead, "`benchmark explain` draws other scenes, predictions and images."]
+    details = [*part.details, (paper_table().title, paper_table())]
+    return part._replace(lead=lead, warnings=warnings, details=details)
+
+
+def field_part(scene: Scene, guesses: Sequence[Guess], found: Sequence[Field]) -> Part:
+    """Figures of the fields, the numbers behind them and what one sees."""
+    made = "; ".join(f"‘{one.name}’: {one.words}" for one in guesses)
+    lead = [
+        "A network gets from a loss only its gradient: where it wants more people and where fewer. Seen as a proximal "
+        "step (Lin, Wan and Chan, ICLR 2025), the gradient leads from the prediction towards a target density. Both "
+        "are drawn here for the same predictions, so that losses can be compared without any training.",
+        f"Scene: {scene.title}; {len(scene.points)} heads on {scene.cells[1]} x {scene.cells[0]} cells of "
+        f"{scene.stride} px{f' ({scene.note})' if scene.note else ''}, the shorter side of the whole image "
+        f"{scene.short_side:.0f} px. Predictions are made from the heads (ours): {made}.",
+        f"The tables below the figures: {READING}",
+    ]
+    tables = seen(found)
+    details = [*((table.title, table) for table in tables), ("What one sees, in sentences", sentences(found))]
+    return Part("explained", "What each loss asks for", lead, (), (), figures(scene, found), details)
+
+
+def theory_part() -> Part:
+    """The paper's table, corrected, and its misprints."""
+    return Part("proximal", "The losses as proximal steps", (), (), [paper_table(), misprints()])
+
+
+def figures(scene: Scene, found: Sequence[Field]) -> list[Plot]:
+    """The fields of all losses, and PML's two count norms beside each other where both are there."""
+    asked = [_asked(field) for field in found]
+    plots = draw_fields(shown(scene), asked)
+    guesses = list(dict.fromkeys(one.prediction for one in asked))[:MOST_GROUPS]
+    norms = [one for one in asked if one.loss in _NORMS and one.prediction in guesses]
+    if {one.loss for one in norms} == set(_NORMS):
+        plots.append(count_norms(shown(scene), sorted(norms, key=lambda one: _NORMS.index(one.loss))))
+    return plots
+
+
+def shown(scene: Scene) -> Shown:
+    """A scene as figures need it."""
+    return Shown(scene.title, scene.image, scene.points, nearest(scene)[0], scene.stride)
+
+
+def _asked(field: Field) -> Asked:
+    return Asked(
+        field.loss,
+        field.guess.name,
+        field.guess.words,
+        field.read,
+        field.gradient,
+        field.target,
+        field.value,
+        field.short,
+        field.seen.kinked,
+        "logits" if field.reads == "points" else "density",
+    )

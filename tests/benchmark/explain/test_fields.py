@@ -1,0 +1,128 @@
+"""Fields: gradients against finite differences, targets against the algebra, and what is said against the maps."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import losses
+from benchmark.explain.fields import NEAR, Field, build, fields, nearest, proposals, read, target_of
+from benchmark.explain.scenes import guess, synthetic
+from benchmark.names import parse_choice
+
+NAMES = (*losses.names(), "pml[count_norm=l2]", "pml[divergence=kl]", "pml[variant=official]")
+SCENE = synthetic("three-heads", 8)
+GUESSES = [guess(SCENE, name) for name in ("under", "right", "over", "blurred", "shifted")]
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[tuple[str, str], Field]:
+    every = fields(map(parse_choice, NAMES), SCENE, GUESSES)
+    return {(field.loss, field.guess.name): field for field in every}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_finite_differences(name: str, found: dict[tuple[str, str], Field]) -> None:
+    """At a few cells, of a prediction that is at no loss's kink."""
+    loss = build(parse_choice(name))
+    if not loss.exact_gradient:
+        pytest.skip("this loss holds quantities constant: its gradient is no derivative of its value")
+    field, density, target = found[name, "under"], torch.from_numpy(GUESSES[0].density), target_of(SCENE)
+    step = 1e-6
+    for row, column in ((4, 4), (5, 11), (11, 8)):
+        values = []
+        for sign in (1, -1):
+            moved = density.clone()
+            if loss.reads == "density":
+                moved[row, column] += sign * step
+                prediction = read(loss, SCENE, moved)[1]
+            else:
+                logits = torch.logit(moved.clamp(1e-6, 1 - 1e-6))
+                logits[row, column] += sign * step
+                prediction = proposals(SCENE, logits.flatten())
+            values.append(float(loss(prediction, target)["loss"]))
+        slope = (values[0] - values[1]) / (2 * step)
+        assert field.gradient[row, column] == pytest.approx(slope, rel=1e-4, abs=1e-8)
+
+
+def test_dm_count_moves_downhill(found: dict[tuple[str, str], Field]) -> None:
+    """Its gradient holds the potentials constant; a small step along it lowers the loss all the same."""
+    loss, field = build(parse_choice("dm_count")), found["dm_count", "blurred"]
+    density = torch.from_numpy(field.guess.density)
+    lower = (density - 1e-7 * torch.from_numpy(field.gradient)).clamp(min=0)
+    value = float(loss(read(loss, SCENE, lower)[1], target_of(SCENE))["loss"])
+    assert value < field.value
+
+
+def tau(field: Field, norm: str) -> np.ndarray:
+    """tau_j = n_j / |s_j - 1| or n_j of the head that each cell is nearest to."""
+    owner, _ = nearest(SCENE)
+    cells = np.bincount(owner.ravel())
+    return (cells / (np.abs(field.counts - 1) if norm == "l1" else 1))[owner]
+
+
+@pytest.mark.parametrize("guessed", ["under", "over", "blurred"])
+def test_targets_are_one_proximal_step_away(guessed: str, found: dict[tuple[str, str], Field]) -> None:
+    for name, norm in (("pml", "l1"), ("pml[count_norm=l2]", "l2")):
+        field = found[name, guessed]
+        assert field.target is not None
+        assert field.target_counts == pytest.approx(np.ones(3), abs=1e-9)
+        step = tau(field, norm) * (field.read - field.target)
+        assert step == pytest.approx(field.gradient, rel=1e-6, abs=1e-6)
+    l2 = found["l2", guessed]
+    assert 2 * (l2.read - l2.target) == pytest.approx(l2.gradient, abs=1e-12)
+    kl = found["pml[divergence=kl]", guessed]
+    there = kl.read > 0
+    assert (1 - kl.target[there] / kl.read[there]) == pytest.approx(kl.gradient[there], abs=2e-2)  # 0.001 in eta
+
+
+def test_a_right_count_leaves_l1_pml_and_dm_count_where_they_are(found: dict[tuple[str, str], Field]) -> None:
+    for name in ("pml", "dm_count"):
+        seen = found[name, "right"].seen
+        assert seen.same
+        assert seen.change == 0
+        assert any("is the prediction itself" in text for text in found[name, "right"].sentences)
+    assert found["pml", "right"].seen.kinked
+    assert not found["pml[count_norm=l2]", "right"].seen.same
+    assert not found["pml[count_norm=l2]", "right"].seen.kinked
+
+
+def test_what_is_seen_is_in_the_maps(found: dict[tuple[str, str], Field]) -> None:
+    _, distance = nearest(SCENE)
+    close = distance <= NEAR
+    for field in found.values():
+        seen = field.seen
+        assert field.counts.sum() == pytest.approx(field.total)
+        assert 0 <= seen.up + seen.down <= 1 + 1e-12
+        shares = close.mean() * seen.up_near + (~close).mean() * seen.up_far
+        assert shares == pytest.approx(seen.up)
+        assert seen.near == pytest.approx(field.read[close].sum() / field.read.sum())
+        if field.target is not None:
+            assert seen.target_count == pytest.approx(field.target.sum())
+            assert seen.negative == pytest.approx(-field.target[field.target < 0].sum(), abs=1e-15)
+            said = re.search(r"The target sums to (\S+) for 3 heads", " ".join(field.sentences))
+            assert said
+            assert float(said[1]) == pytest.approx(field.target.sum(), abs=0.005)
+    assert found["l2", "under"].seen.up_near == 1
+    assert found["pml", "over"].seen.one_sign == 3
+    assert found["pml", "over"].seen.down == 1
+    assert found["pml", "over"].short.startswith("down everywhere")
+    assert "partly negative" in found["pml", "over"].short
+    assert found["l2", "right"].short.startswith("no push anywhere")
+
+
+def test_point_losses_read_one_proposal_a_cell(found: dict[tuple[str, str], Field]) -> None:
+    field = found["p2p", "right"]
+    assert field.reads == "points"
+    assert field.read.sum() == pytest.approx(3, abs=1e-3)
+    assert sorted(field.target.ravel())[-4:] == [0, 1, 1, 1]
+    assert (field.gradient[field.target == 1] < 0).all()  # the matched ones are to become people
+    assert (field.gradient[field.target == 0] > 0).all()
+
+
+def test_unknown_losses_are_suggested() -> None:
+    with pytest.raises(ValueError, match="Did you mean pml"):
+        fields([parse_choice("pmll")], SCENE, GUESSES)

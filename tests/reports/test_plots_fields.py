@@ -1,0 +1,161 @@
+"""Figures of fields and descents: sizes, texts that do not collide, data, colours, and refusals."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from reports import plots, style
+from reports.plots import Plot
+from reports.plots_descent import Trace, curves, frames, strips
+from reports.plots_fields import Asked, count_norms, fields
+from reports.plots_maps import PUSH, Shown, density_scale, digits, roots
+from tests.reports.test_plots import drawn_texts
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+H, W, STRIDE = 12, 16, 8
+GUESSES = ("under", "right", "over")
+LOSSES = ("pml", "pml[count_norm=l2]", "dm_count[solver=stabilised]", "l2", "bl")
+
+
+def scene(heads: int = 2) -> Shown:
+    rng = np.random.default_rng(heads)
+    points = rng.random((heads, 2)) * (W * STRIDE, H * STRIDE)
+    rows, columns = np.meshgrid(np.arange(H) * STRIDE + 4, np.arange(W) * STRIDE + 4, indexing="ij")
+    owner = np.hypot(columns[..., None] - points[:, 0], rows[..., None] - points[:, 1]).argmin(axis=-1)
+    return Shown("a scene", np.full((H * STRIDE, W * STRIDE, 3), 200, np.uint8), points, owner, STRIDE)
+
+
+def asked(loss: str, guess: str, *, target: bool = True, scale: float = 1.0) -> Asked:
+    rng = np.random.default_rng(len(loss) + len(guess))
+    read = rng.random((H, W)) / 100
+    return Asked(
+        loss, guess, "one person a head, Gaussians of 4 px", read, scale * rng.normal(size=(H, W)),
+        read + rng.normal(size=(H, W)) / 200 if target else None, -1234.5 * scale, "up near heads", kink=True,
+    )  # fmt: skip
+
+
+def trace(loss: str, steps: int = 9) -> Trace:
+    rng = np.random.default_rng(len(loss))
+    kept = np.array([0, 3, 6, steps])
+    values = np.linspace(5, 1, steps + 1)
+    return Trace(loss, kept, rng.random((4, H, W)) / 50, values, np.linspace(1, 3, steps + 1), values / 10)
+
+
+FIGURES = {
+    "three": lambda: fields(scene(), [asked(loss, g) for loss in LOSSES[:4] for g in GUESSES])[0],
+    "two": lambda: fields(scene(60), [asked(loss, g) for loss in LOSSES[:2] for g in GUESSES[:2]])[0],
+    "one": lambda: fields(scene(1), [asked("pml", "right", target=False, scale=1e-9)])[0],
+    "norms": lambda: count_norms(scene(), [asked(loss, g) for loss in LOSSES[:2] for g in GUESSES]),
+    "norms of one": lambda: count_norms(scene(), [asked(loss, "blurred") for loss in LOSSES[:2]]),
+    "strip": lambda: strips(scene(), [trace(loss) for loss in LOSSES], how="By hand.")[0],
+    "curves": lambda: curves([trace(loss) for loss in LOSSES], 2, radius=4, how="By hand."),
+    "curves of one": lambda: curves([trace("l2")], 2, radius=4, how="By hand."),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_written_and_their_texts_do_not_collide(name: str, tmp_path: Path) -> None:
+    plot: Plot = FIGURES[name]()
+    paths = plots.save(plot, tmp_path, ("png", "svg"))
+    assert all(path.stat().st_size > 100 for path in paths)
+    assert plot.caption.endswith(".")
+    across, up = plot.figure.get_size_inches()
+    assert across <= style.PAGE + 0.01
+    assert up <= 9
+    texts = drawn_texts(plot)
+    scale = style.DPI / plot.figure.dpi
+    for text, box in texts:
+        assert box.x0 * scale >= -1, text
+        assert box.x1 * scale <= across * style.DPI + 1, text
+        assert box.y0 * scale >= -1, text
+        assert box.y1 * scale <= up * style.DPI + 1, text
+    for (first, a), (second, b) in combinations(texts, 2):
+        apart = min(a.x1, b.x1) - max(a.x0, b.x0) < 1 or min(a.y1, b.y1) - max(a.y0, b.y0) < 1
+        assert apart, (first, second)
+
+
+def test_many_losses_and_predictions_are_several_figures() -> None:
+    every = [asked(loss, g) for loss in LOSSES for g in (*GUESSES, "blurred")]
+    found = fields(scene(), every)
+    assert [plot.name for plot in found] == ["fields", "fields_2", "fields_3", "fields_4"]
+    rows = [(row["loss"], row["prediction"]) for plot in found for row in plot.data.to_dict("records")]
+    assert sorted(rows) == sorted((one.loss, one.prediction) for one in every)
+    assert max(plot.data["loss"].nunique() for plot in found) <= 4
+    for plot in found:
+        for row in plot.data.to_dict("records"):
+            one = next(e for e in every if (e.loss, e.prediction) == (row["loss"], row["prediction"]))
+            assert row["target_count"] == pytest.approx(one.target.sum())
+            assert row["largest_gradient"] == pytest.approx(np.abs(one.gradient).max())
+            assert row["scale"] >= row["largest_gradient"]
+
+
+def test_count_norms_tell_what_is_added_and_taken() -> None:
+    same = asked("pml", "right")
+    pair = [same._replace(target=same.read.copy()), asked("pml[count_norm=l2]", "right")]
+    plot = count_norms(scene(), pair)
+    first, second = plot.data.to_dict("records")
+    assert (first["added"], first["taken"]) == (0, 0)
+    assert "L1 norm: right – the target is the prediction." in plot.caption
+    assert second["count"] + second["added"] - second["taken"] == pytest.approx(second["target_count"])
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="asked is empty"):
+        fields(scene(), [])
+    with pytest.raises(ValueError, match="needs each of"):
+        fields(scene(), [asked("l2", "under"), asked("bl", "right")])
+    with pytest.raises(ValueError, match="expected \\(12, 16\\)"):
+        fields(scene(), [asked("l2", "under")._replace(gradient=np.zeros((3, 3)))])
+    with pytest.raises(ValueError, match="two losses"):
+        count_norms(scene(), [asked("pml", "right")])
+    with pytest.raises(ValueError, match="no target"):
+        count_norms(scene(), [asked("pml", "right"), asked("l2", "right", target=False)])
+    with pytest.raises(ValueError, match="paths is empty"):
+        strips(scene(), [], how="")
+    with pytest.raises(ValueError, match="different steps"):
+        list(frames(scene(), [trace("l2"), trace("bl", 8)]))
+
+
+def grey(color: object) -> float:
+    """Luma of Rec. 709."""
+    return float(np.dot(to_rgb(color[:3] if isinstance(color, tuple) else color), (0.2126, 0.7152, 0.0722)))
+
+
+def test_the_ends_of_the_gradient_are_told_apart_in_grey() -> None:
+    assert grey(PUSH(0.0)) + 0.15 < grey(PUSH(1.0))
+    assert grey(PUSH(0.5)) > 0.95
+
+
+def test_zero_is_black_and_what_is_below_is_not_on_the_scale_above() -> None:
+    cmap, norm = density_scale([np.array([[0.0, 0.2]])], [np.array([[-0.01, 0.1]])])
+    assert grey(cmap(float(norm(0.0)))) < 0.01
+    above = [matplotlib.colormaps["magma"](share)[:3] for share in np.linspace(0, 1, 100)]
+    below = np.array(cmap(float(norm(-0.01)))[:3])
+    assert min(np.abs(below - np.array(color)).max() for color in above) > 0.2
+    same, _ = density_scale([np.array([[0.0, 0.2]])], [None])
+    assert same(1.0)[:3] == pytest.approx(matplotlib.colormaps["magma"](1.0)[:3], abs=0.01)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2.0, 2.0), (-0.5, 3.0), (0.0, 1.0)])
+def test_scales_are_signed_roots(low: float, high: float) -> None:
+    norm = roots(low, high)
+    values = np.linspace(low, high, 7)
+    assert np.asarray(norm.inverse(norm(values)), float) == pytest.approx(values)
+    spacing = np.sign(values) * np.sqrt(np.abs(values))
+    wanted = (spacing - spacing[0]) / (spacing[-1] - spacing[0])
+    assert np.asarray(norm(values), float) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (1.5, "1.50"), (-2.345, "−2.35"), (7273.4, "7273"), (3e-11, "3e−11"), (float("nan"), "n/a")],
+)
+def test_digits(value: float, text: str) -> None:
+    assert digits(value) == text
