@@ -7,6 +7,7 @@ The lists of what exists are kept by the rooms that hold it (`losses.names()`,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -61,14 +62,28 @@ def parse_choice(text: str) -> Choice:
             raise ValueError(f"cannot read {item!r} in {text!r}; expected key=value")
         if key in params:
             raise ValueError(f"{key!r} is given twice in {text!r}")
-        params[key] = parse_scalar(value)
+        found = parse_scalar(value)
+        if isinstance(found, int) and abs(found) > sys.float_info.max:
+            raise ValueError(f"{key} in {text[:60]!r} is a number of {len(value)} digits, which no parameter takes")
+        params[key] = found
     return Choice(match["name"], params)
 
 
 def split_choices(texts: Iterable[str]) -> list[Choice]:
     """Reads a list of choices, each item one choice or several separated by commas outside brackets."""
-    found = [part for text in texts for part in re.split(r",(?![^\[]*\])", text) if part.strip()]
-    return [parse_choice(part) for part in found]
+    return [parse_choice(part) for text in texts for part in _parts(text) if part.strip()]
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between the commas outside brackets, in one pass: a stranger's text may have very many commas."""
+    parts, open_ = [""], False
+    for piece in re.findall(r"[^,\[\]]+|.", text, re.DOTALL):
+        if piece == "," and not open_:
+            parts.append("")
+            continue
+        open_ = piece == "[" or (open_ and piece != "]")
+        parts[-1] += piece
+    return parts
 
 
 def _spell(value: Scalar) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from itertools import product
@@ -15,6 +16,7 @@ from benchmark.names import Choice, parse_choice, split_choices
 from benchmark.recipes import RECIPES, recipe_for
 from benchmark.study import Match, Study
 from losses.discovery import check_known
+from results.limits import limit
 from results.spec import RunSpec, Scalar
 
 __all__ = ["PlanError", "Planned", "Skipped", "known_defaults", "loss_defaults", "plan", "variations"]
@@ -95,6 +97,7 @@ def _combine(study: Study, data_root: Path | None) -> Iterator[Planned | Skipped
 
     check_known("recipe", study.recipe, RECIPES)
     zoo = split_choices(study.losses)
+    _refuse_many(study, len(zoo))
     for choice in zoo:
         losses.build(choice.name, **choice.params)
     networks = split_choices(study.backbones)
@@ -124,6 +127,26 @@ def _combine(study: Study, data_root: Path | None) -> Iterator[Planned | Skipped
                 yield Skipped(_label(str(loss), str(network), str(dataset), level, seed), reason)
             else:
                 yield _planned(study, loss, network.name, dataset.name, level, seed, *resolved)
+
+
+def _refuse_many(study: Study, zoo: int) -> None:
+    """Refuses a study of more combinations than anybody trains, before one of them is made."""
+    axes = {
+        "losses": zoo,
+        "backbones": len(split_choices(study.backbones)),
+        "datasets": len(split_choices(study.datasets)),
+        "noises": len(study.noises),
+    }
+    settings = math.prod(axes.values())
+    trials = settings * study.budget if study.recipe == "tuned" else 0
+    axes["seeds"] = len(study.seeds)
+    total, most = settings * axes["seeds"] + trials, limit("CROWD_MAX_RUNS")
+    if total > most:
+        product_ = " x ".join(f"{count} {name}" for name, count in axes.items())
+        tuned = f", and {trials} trials" if trials else ""
+        raise PlanError(
+            f"{product_}{tuned} are {total} runs, more than the limit of {most}; name fewer, or raise CROWD_MAX_RUNS"
+        )
 
 
 def _planned(

@@ -1,27 +1,33 @@
 """A study: the axes of a comparison, from a YAML file or the command line.
 
-YAML is read safely and against a schema; an error names the file, the field and what was probably meant.
+YAML is read safely and against a schema; an error names the file, the line, the field and what was probably meant.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from losses.discovery import UnknownNameError, suggestion
+from benchmark.names import split_choices
+from benchmark.recipes import RECIPES
+from benchmark.study_file import Located, Place, StudyError, one_line, read
+from losses.discovery import UnknownNameError, check_known, suggestion
+from results.atomic import printable
 from results.spec import Recipe, Selection
 
-__all__ = ["Exclusion", "Match", "Study", "StudyError", "built_in", "load_study"]
+__all__ = ["Exclusion", "Match", "Study", "StudyError", "built_in", "load_study", "validated"]
 
-_MAX_BYTES = 1_000_000
-
-
-class StudyError(ValueError):
-    """A study file that cannot be used."""
+_SHOWN = 50
+_LONGEST = 400
+"""Problems of one file that are listed, and characters of each (ours)."""
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_RULES = 1000
+"""Most rules of `only` and of `exclude` (ours): each is compared with every combination."""
 
 
 class _Strict(BaseModel):
@@ -70,19 +76,19 @@ class Study(_Strict):
     backbones: Annotated[list[str], Field(min_length=1)]
     datasets: Annotated[list[str], Field(min_length=1)]
     noises: Annotated[list[str], Field(min_length=1)] = ["none"]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
-    noise_seed: int = 0
+    seeds: Annotated[list[_Seed], Field(min_length=1)] = [0]
+    noise_seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     recipe: str = "shared"
     overrides: dict[str, Any] = {}
     budget: Annotated[int, Field(ge=1, le=1000)] = 9
     head: str | None = None
-    stride: int | None = None
+    stride: Annotated[int, Field(ge=1, le=1024)] | None = None
     weights: str | None = None
     selections: Annotated[list[Selection], Field(min_length=1)] = ["val"]
-    localizers: list[str] = []
-    radii: list[str] = []
-    only: list[Match] = []
-    exclude: list[Exclusion] = []
+    localizers: Annotated[list[str], Field(max_length=_RULES)] = []
+    radii: Annotated[list[str], Field(max_length=_RULES)] = []
+    only: Annotated[list[Match], Field(max_length=_RULES)] = []
+    exclude: Annotated[list[Exclusion], Field(max_length=_RULES)] = []
 
 
 def built_in() -> dict[str, Path]:
@@ -91,26 +97,36 @@ def built_in() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+class _Problem(NamedTuple):
+    """Something wrong at a place of a study."""
+
+    place: Place
+    said: str
+
+
 def load_study(name: str) -> Study:
     """Reads a built-in study by name, or a YAML file by path.
 
     Raises:
         UnknownNameError: If it is neither.
-        StudyError: If the file cannot be read or does not fit the schema.
+        StudyError: If the file cannot be read, does not fit the schema, or names what does not exist: every problem on
+            a line of its own, `path:LINE: field: what is wrong. Did you mean ...?`
     """
     path = built_in().get(name) or Path(name)
-    if not path.is_file():
+    found = False
+    with suppress(OSError, ValueError):  # a name that is too long, or holds what no path may hold
+        found = path.is_file()
+    if not found:
         known = ", ".join(built_in())
-        raise UnknownNameError(f"no study or file {name!r}.{suggestion(name, built_in())} Built in: {known}")
-    if path.stat().st_size > _MAX_BYTES:
-        raise StudyError(f"{path} has {path.stat().st_size} bytes; a study has at most {_MAX_BYTES}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} is no valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise StudyError(f"{path} must hold a table of axes (losses: [...], ...); found {type(content).__name__}")
-    return validated(content, str(path))
+        raise UnknownNameError(f"no study or file {one_line(name)!r}.{suggestion(name, built_in())} Built in: {known}")
+    content = read(path)
+    study, problems = _parsed(content.values, content.words)
+    if study is None or problems:
+        raise _refusal(str(path), problems, content)
+    problems = [*_wrong_overrides(study), *_unknown_names(study)]
+    if problems:
+        raise _refusal(str(path), problems, content)
+    return study
 
 
 def validated(content: dict[str, Any], source: str) -> Study:
@@ -119,20 +135,109 @@ def validated(content: dict[str, Any], source: str) -> Study:
     Raises:
         StudyError: With every problem found.
     """
-    problems = []
-    for field in content.get("overrides") or {}:
-        if field not in Recipe.model_fields:
-            problems.append(f"overrides.{field}: no field of a recipe.{suggestion(str(field), Recipe.model_fields)}")
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as error:
-        for item in error.errors():
-            place = ".".join(str(part) for part in item["loc"])
-            hint = ""
-            if item["type"] == "extra_forbidden":
-                recipe = place in Recipe.model_fields
-                hint = " It belongs under overrides." if recipe else suggestion(place, Study.model_fields)
-            problems.append(f"{place}: {item['msg']}.{hint}")
-    if problems:
-        raise StudyError(f"{source}: " + "; ".join(problems))
+    study, problems = _parsed(content, {})
+    if study is None or problems:
+        raise _refusal(source, problems)
     return study
+
+
+def _refusal(source: str, problems: list[_Problem], content: Located | None = None) -> StudyError:
+    """All problems, in the order of their lines where these are known."""
+    told = []
+    for problem in problems:
+        line = None if content is None else content.line(problem.place)
+        field = one_line(".".join(map(str, problem.place)))
+        place = source if line is None else f"{source}:{line}"
+        said = problem.said if len(problem.said) <= _LONGEST else f"{problem.said[: _LONGEST - 1]}…"
+        told.append((line or 0, f"{place}: {field}: {printable(said)}"))
+    lines = list(dict.fromkeys(said for _, said in sorted(told, key=lambda item: item[0])))
+    more = [f"{source}: and {len(lines) - _SHOWN} more problems"] if len(lines) > _SHOWN else []
+    return StudyError("\n".join(lines[:_SHOWN] + more))
+
+
+def _parsed(content: Mapping[str, Any], words: Mapping[Place, str]) -> tuple[Study | None, list[_Problem]]:
+    """The study, or all that does not fit its schema."""
+    problems = []
+    overrides = content.get("overrides")
+    for field in overrides if isinstance(overrides, dict) else ():
+        if field not in Recipe.model_fields:
+            hint = suggestion(str(field)[:99], Recipe.model_fields)
+            problems.append(_Problem(("overrides", field), f"no field of a recipe.{hint}"))
+    try:
+        return Study.model_validate(content), problems
+    except ValidationError as error:
+        return None, problems + [
+            _Problem(item["loc"], f"{item['msg']}.{_hint(item['type'], item['loc'], words)}") for item in error.errors()
+        ]
+
+
+def _hint(kind: str, place: Place, words: Mapping[Place, str]) -> str:
+    """What was probably meant."""
+    last = str(place[-1]) if place else ""
+    if kind == "extra_forbidden":
+        if len(place) > 1:
+            return suggestion(last[:99], (Match if place[0] == "only" else Exclusion).model_fields)
+        if last in Recipe.model_fields:
+            return " It belongs under overrides."
+        under = suggestion(last[:99], Recipe.model_fields).replace("?", ", under overrides?")
+        return suggestion(last[:99], Study.model_fields) or under
+    if kind == "list_type" and place in words:
+        return f" Did you mean [{one_line(words[place])}]?"
+    if kind == "string_type" and place in words:
+        return f' Did you mean "{one_line(words[place])}", in quotes?'
+    if kind == "literal_error":
+        return " `benchmark run --help` explains them."
+    return ""
+
+
+def _wrong_overrides(study: Study) -> list[_Problem]:
+    """Values that the recipe's fields may not have."""
+    try:
+        Recipe.model_validate(study.overrides)
+    except ValidationError as error:
+        return [_Problem(("overrides", *item["loc"]), f"{item['msg']}.") for item in error.errors()]
+    return []
+
+
+def _unknown_names(study: Study) -> Iterator[_Problem]:
+    """Names that nothing answers to. Parameters are checked by `benchmark.plan`, which builds what they belong to."""
+    import losses
+    from runners import backbones, data, localizers
+    from runners.data import noise
+    from runners.metrics.radii import parse_radii
+
+    def each(kind: str, known: tuple[str, ...]) -> Callable[[str], None]:
+        def check(text: str) -> None:
+            for choice in split_choices([text]):
+                if kind != "backbone" or not choice.name.startswith(backbones.TIMM):
+                    check_known(kind, choice.name, known)
+
+        return check
+
+    checks: dict[str, Callable[[str], Any]] = {
+        "losses": each("loss", losses.names()),
+        "backbones": each("backbone", backbones.names()),
+        "datasets": each("dataset", data.names()),
+        "localizers": each("localizer", localizers.names()),
+        "noises": noise.parse,
+        "radii": lambda text: parse_radii([text]),
+    }
+    for axis, check in checks.items():
+        for index, text in enumerate(getattr(study, axis)):
+            problem = _said(check, text)
+            if problem is not None:
+                yield _Problem((axis, index), problem)
+    problem = _said(lambda name: check_known("recipe", name, RECIPES), study.recipe)
+    if problem is not None:
+        yield _Problem(("recipe",), problem)
+
+
+def _said(check: Callable[[str], Any], text: str) -> str | None:
+    """What a check says against a text."""
+    if len(text) > 1000:
+        return f"{one_line(text)!r} has {len(text)} characters; expected at most 1000"
+    try:
+        check(text)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -25,7 +25,7 @@ from uuid import uuid4
 
 import psutil
 
-from results.atomic import write_text
+from results.atomic import printable, write_text
 
 __all__ = ["BEAT", "LEASE", "Claims", "Owner"]
 
@@ -35,6 +35,9 @@ LEASE = 180.0
 """Seconds without one after which an owner on another machine counts as dead (ours)."""
 _WRITING = 5.0
 """Seconds that a claim which cannot be read may still be being written."""
+_DIGITS = 9
+"""Most digits of a claim's number, and a claim's most bytes: more is a stranger's file (ours)."""
+_BYTES = 4096
 _KEPT = 8
 """Older claims that stay: a machine whose view of a shared folder is behind must find its number taken."""
 
@@ -57,7 +60,7 @@ class Owner(NamedTuple):
     released: bool = False
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {printable(self.host)}"
 
 
 class Claims:
@@ -168,7 +171,7 @@ class Claims:
 def _number(claim: Path) -> int:
     """The number in a claim's name; 0 for a stranger's file."""
     digits = claim.stem.partition("-")[2]
-    return int(digits) if digits.isdigit() else 0
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS else 0
 
 
 def _create(path: Path, text: str) -> bool:
@@ -199,10 +202,11 @@ def _create_plainly(path: Path, text: str) -> bool:
 def _read(claim: Path) -> Owner | None:
     """The owner that a claim names; None if it cannot be read, and then holds nothing."""
     try:
-        found = json.loads(claim.read_text(encoding="utf-8"))
+        with claim.open("rb") as file:
+            found = json.loads(file.read(_BYTES))
         return Owner(str(found["host"]), str(found["machine"]), int(found["pid"]), float(found["started"]),
                      bool(found["released"]))  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -211,7 +215,7 @@ def _runs(owner: Owner) -> bool:
     try:
         process = psutil.Process(owner.pid)
         return abs(process.create_time() - owner.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ValueError, OverflowError):  # a number that no process has
         return False
     except psutil.AccessDenied:
         return True

@@ -117,9 +117,9 @@ def read(folder: str | Path) -> Recorded:
             version does not know: with its path and the reason.
     """
     folder = Path(folder)
-    first = files.read_bytes(folder / "study.json")
+    first = files.read_own(folder / "study.json")
     names = files.parsed(str(folder / "study.json"), first, Study).files
-    return parsed(folder, {"study.json": first} | {name: files.read_bytes(folder / name) for name in names})
+    return parsed(folder, {"study.json": first} | {name: files.read_own(folder / name) for name in names})
 
 
 def import_into(recorded: Recorded, store: Store) -> Imported:
@@ -213,7 +213,7 @@ def merge(
 def read_study(folder: str | Path) -> Study:
     """Reads `study.json` alone: quick, and believed; `read` compares it with the other files."""
     path = Path(folder) / "study.json"
-    return files.parsed(str(path), files.read_bytes(path), Study)
+    return files.parsed(str(path), files.read_own(path), Study)
 
 
 def studies(root: str | Path, problems: list[str] | None = None) -> list[tuple[Path, Study]]:

@@ -11,13 +11,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from results.atomic import printable
+from results.limits import limit
 from results.rows import run_rows
 from results.schema import SCHEMA_VERSION, Evaluation, Failure, Localisation, Record
 from results.spec import RunSpec
 from results.store import State, StoreError
 
 __all__ = ["ALL_FILES", "FILES", "METRICS", "RECORDED_VERSION", "Entry", "RecordedError", "Source", "Study", "counts"]
-__all__ += ["entries", "entry_line", "parsed", "read_bytes", "reason", "version_for"]
+__all__ += ["entries", "entry_line", "parsed", "read_bytes", "read_own", "reason", "version_for"]
 
 RECORDED_VERSION = 2
 """Raised when the files of a study change in a way that an older version cannot read. 2: with measurements of places; a
@@ -28,13 +29,6 @@ ALL_FILES = (*FILES, "localisation.parquet", "curves.parquet")
 """Those of a study with measurements of places."""
 METRICS = ("mae", "rmse", "nae", "bias", "game1", "game2", "game3")
 """The metrics that `Recorded.check` recomputes."""
-
-# Bounds on what is read of strangers' files (ours): far above any study, far below what exhausts a machine.
-MAX_FILE = 4 * 2**30
-"""Bytes of one file."""
-MAX_LINE = 16 * 2**20
-"""Bytes of one run's line, and of `study.json`."""
-MAX_RUNS = 100_000
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -191,8 +185,6 @@ class Entry(_Strict):
 
 def _refuse_names(entry: Entry, record: Record) -> None:
     """Refuses free names, of timings and metrics, that would take the place of another column of `Store.load`."""
-    if not isinstance(record.environment.get("libraries") or {}, dict):
-        raise ValueError(f"run {entry.run_id}: record.environment.libraries is no table")
     bare = record.model_copy(update={"timings": {}, "memory": {}})
     own = {"selection", "split", "eval_id", "epoch", "images", "reason", "finished_epochs"}
     own |= run_rows(entry.run_id, "done", entry.spec, bare, None, ())[0].keys()
@@ -221,23 +213,32 @@ def _refuse_places(run_id: str, measured: Localisation) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's content, if it is a file of a bearable size."""
+    """A file's content, if it is a file of a bearable size (`CROWD_MAX_RECORDED_BYTES`)."""
+    most = limit("CROWD_MAX_RECORDED_BYTES")
     if not path.is_file():
         raise RecordedError(f"{path} is missing: {path.parent} is no recorded study, or was copied in part")
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
+            content = file.read(most + 1)
     except OSError as error:
         raise RecordedError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(content) > MAX_FILE:
-        raise RecordedError(f"{path} is larger than {MAX_FILE} bytes, the most that is read")
+    if len(content) > most:
+        raise RecordedError(f"{path} is larger than {most} bytes, the most that is read; CROWD_MAX_RECORDED_BYTES")
     return content
+
+
+def read_own(path: Path) -> bytes:
+    """The content of a study's file, which must lie in the study: a stranger's link may lead anywhere."""
+    if path.is_symlink():
+        raise RecordedError(f"{path} is a link, which may lead out of the study; put the file itself in its place")
+    return read_bytes(path)
 
 
 def parsed(place: str, text: bytes, kind: type[_Model]) -> _Model:
     """Strict: no unknown key, no number in quotes. `place` is for messages."""
-    if len(text) > MAX_LINE:
-        raise RecordedError(f"{place} has {len(text)} bytes; at most {MAX_LINE} are read")
+    most = limit("CROWD_MAX_RECORD_BYTES")
+    if len(text) > most:
+        raise RecordedError(f"{place} has {len(text)} bytes; at most {most} are read; CROWD_MAX_RECORD_BYTES")
     try:
         return kind.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -254,8 +255,9 @@ def reason(error: ValidationError) -> str:
 def entries(path: Path, text: bytes) -> list[Entry]:
     """The lines of `runs.jsonl`."""
     lines = text.removesuffix(b"\n").split(b"\n")
-    if len(lines) > MAX_RUNS:
-        raise RecordedError(f"{path} has {len(lines)} runs; at most {MAX_RUNS} are read")
+    most = limit("CROWD_MAX_RUNS")
+    if len(lines) > most:
+        raise RecordedError(f"{path} has {len(lines)} runs; at most {most} are read; CROWD_MAX_RUNS")
     found = [parsed(f"{path}, line {number}", line, Entry) for number, line in enumerate(lines, 1)]
     for entry in found:
         entry_line(path, entry)

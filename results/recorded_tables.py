@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from results.limits import limit
 from results.recorded_files import METRICS, RecordedError, read_bytes
 
 __all__ = ["KEY", "WINDOWS", "Rows", "fingerprint", "history_table", "images_table", "packed", "parts"]
@@ -28,12 +29,6 @@ __all__ += ["read_histories", "read_images", "read_table", "refuse_gaps", "stack
 
 Rows = list[dict[str, Any]]
 """The lines of a `history.jsonl`."""
-
-# Bounds on one file of strangers (ours).
-MAX_ROWS = 20_000_000
-MAX_COLUMNS = 5_000
-MAX_BYTES = 8 * 2**30
-"""When decoded: a few bytes of a file can stand for very many equal values."""
 
 WINDOWS = {"mass": pa.list_(pa.float32()), "people": pa.list_(pa.int32())}
 _COUNTS = {"id": pa.string(), **dict.fromkeys(("height", "width", "true"), pa.int64()), "predicted": pa.float64()}
@@ -178,9 +173,12 @@ def read_table(
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         rows, leaves = file.metadata.num_rows, file.metadata.num_columns
-        for what, number, most in (("rows", rows, MAX_ROWS), ("columns", leaves, MAX_COLUMNS)):
+        for what, number in (("ROWS", rows), ("COLUMNS", leaves)):
+            most = limit(f"CROWD_MAX_TABLE_{what}")
             if number > most:
-                raise RecordedError(f"{path} has {number} {what}; at most {most} are read")
+                raise RecordedError(
+                    f"{path} has {number} {what.lower()}; at most {most} are read: CROWD_MAX_TABLE_{what}"
+                )
         fields = [field for field in file.schema_arrow if columns is None or columns(field.name)]
         found = pa.schema([(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in fields])
         schema = wanted(found)
@@ -190,19 +188,22 @@ def read_table(
         if not rows:
             return schema.empty_table()
         if columns is None:
-            return pa.Table.from_batches(_bounded(path, file, None), file.schema_arrow).cast(schema)
-        return pa.Table.from_batches(_bounded(path, file, schema.names)).select(schema.names).cast(schema)
+            table = pa.Table.from_batches(_bounded(path, file, None), file.schema_arrow).cast(schema)
+        else:
+            table = pa.Table.from_batches(_bounded(path, file, schema.names)).select(schema.names).cast(schema)
+        table.validate(full=True)  # words that are no UTF-8 would be found out later
+        return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise RecordedError(f"{path} is no readable parquet file: {error}") from error
 
 
 def _bounded(path: Path, file: pq.ParquetFile, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-    """What a file decodes to, a little at a time, until it is too much."""
-    size = 0
+    """What a file decodes to, a little at a time: a few bytes of a file can stand for very many equal values."""
+    size, most = 0, limit("CROWD_MAX_TABLE_BYTES")
     for batch in file.iter_batches(batch_size=1024, columns=columns):
         size += batch.nbytes
-        if size > MAX_BYTES:
-            raise RecordedError(f"{path} has more than {MAX_BYTES} bytes when decoded, the most that is read")
+        if size > most:
+            raise RecordedError(f"{path} has more than {most} bytes when decoded; CROWD_MAX_TABLE_BYTES raises that")
         yield batch
 
 

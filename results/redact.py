@@ -11,7 +11,7 @@ import re
 __all__ = ["redacted"]
 
 _HIDDEN = "***"
-_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s/@]+[^\s@]*@")
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s/@]\S*@")
 """`scheme://user:password@`; with one slash where a path was made of it."""
 _KINDS = r"(?:api[_-]?key|access[_-]?key|token|passw(?:or)?d|secret)s?"
 _NAMED = re.compile(rf"({_KINDS}=|--[\w-]*{_KINDS}\s+(?!-))[^\s&,;]+", re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from results.spec import EvaluationSpec, LocalisationSpec, RadiusName, RunSpec
 
@@ -52,6 +52,13 @@ class Record(_Strict):
     memory: dict[str, float | None]
     search: list[dict[str, Any]] = []
     command: str = ""
+
+    @field_validator("environment")
+    @classmethod
+    def _libraries(cls, environment: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(environment.get("libraries") or {}, dict):
+            raise ValueError("record.environment.libraries is no table")
+        return environment
 
 
 class Evaluation(_Strict):

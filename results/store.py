@@ -15,29 +15,25 @@ In `<output>/<run_id>/`:
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from results.atomic import replacing, write_text
 from results.claims import Claims
+from results.documents import content, plain, read_model, value
+from results.frames import StoreError, read_frame
+from results.limits import limit
 from results.rows import LOCALISATION_COLUMNS, localisation_rows, run_rows
-from results.schema import SCHEMA_VERSION, Evaluation, Failure, Localisation, Record, State
+from results.schema import Evaluation, Failure, Localisation, Record, State
 from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
 
 __all__ = ["RunFolder", "State", "Store", "StoreError", "load"]
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-class StoreError(RuntimeError):
-    """A file of the store cannot be read; the message has its path and what is wrong."""
 
 
 class RunFolder:
@@ -85,15 +81,15 @@ class RunFolder:
 
     def spec(self) -> RunSpec:
         """The run's specification."""
-        return _read(self.path / "spec.json", RunSpec)
+        return read_model(self.path / "spec.json", RunSpec)
 
     def record(self) -> Record:
         """The record of a finished run."""
-        return _read(self.path / "record.json", Record)
+        return read_model(self.path / "record.json", Record)
 
     def failure(self) -> Failure:
         """Why the run failed."""
-        return _read(self.path / "failed.json", Failure)
+        return read_model(self.path / "failed.json", Failure)
 
     def has_failure(self) -> bool:
         """Whether the last attempt failed: to train the run, or to measure one that is done."""
@@ -101,7 +97,7 @@ class RunFolder:
 
     def evaluations(self) -> list[Evaluation]:
         """All measurements of this run, in order of their ids."""
-        return [_read(path, Evaluation) for path in sorted(self.path.glob("eval/*/metrics.json"))]
+        return [read_model(path, Evaluation) for path in sorted(self.path.glob("eval/*/metrics.json"))]
 
     def has_evaluation(self, evaluation: EvaluationSpec) -> bool:
         """Whether this measurement was already made."""
@@ -122,11 +118,11 @@ class RunFolder:
 
     def localisations(self) -> list[Localisation]:
         """All measurements of places of this run, in order of their ids."""
-        return [_read(path, Localisation) for path in sorted(self.path.glob("eval/*/localisation.json"))]
+        return [read_model(path, Localisation) for path in sorted(self.path.glob("eval/*/localisation.json"))]
 
     def localisation(self, eval_id: str) -> Localisation:
         """One measurement of places."""
-        return _read(self.path / "eval" / eval_id / "localisation.json", Localisation)
+        return read_model(self.path / "eval" / plain(eval_id) / "localisation.json", Localisation)
 
     def has_localisation(self, localisation: LocalisationSpec) -> bool:
         """Whether this measurement was already made."""
@@ -158,17 +154,25 @@ class RunFolder:
 
     def _table(self, eval_id: str, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
         """A parquet file of a measurement."""
-        path = self.path / "eval" / eval_id / name
+        path = self.path / "eval" / plain(eval_id) / name
         if not path.is_file():
             raise StoreError(f"{path} is missing: run {self.run_id} has no evaluation {eval_id}")
-        try:
-            return pd.read_parquet(path, columns=None if columns is None else list(columns))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path} is no readable parquet file: {error}") from error
+        return read_frame(path, columns)
 
     def history(self) -> pd.DataFrame:
-        """One row an epoch; empty where nothing was trained yet. A torn last line is left out."""
-        return pd.DataFrame(read_history(self.history_file))
+        """One row an epoch; empty where nothing was trained yet. A torn last line is left out.
+
+        Raises:
+            StoreError: If the file cannot be read, or is absurdly large.
+        """
+        rows = read_history(self.history_file)
+        names, most = len({name for row in rows for name in row}), limit("CROWD_MAX_TABLE_ROWS")
+        if names > limit("CROWD_MAX_TABLE_COLUMNS") or names * len(rows) > most:
+            raise StoreError(
+                f"{self.history_file} has {len(rows)} epochs with {names} names, absurd for a history; "
+                "else raise CROWD_MAX_TABLE_COLUMNS and CROWD_MAX_TABLE_ROWS"
+            )
+        return pd.DataFrame(rows)
 
     # ---- writing
 
@@ -234,8 +238,12 @@ class Store:
         self.root = Path(root)
 
     def run(self, run_id: str) -> RunFolder:
-        """The folder of one run, existing or not."""
-        return RunFolder(self.root / run_id)
+        """The folder of one run, existing or not.
+
+        Raises:
+            StoreError: If the id is no plain name, so that its folder might be outside the store.
+        """
+        return RunFolder(self.root / plain(run_id))
 
     def runs(self) -> list[RunFolder]:
         """All runs that have begun, in order of their ids."""
@@ -376,14 +384,21 @@ def load(root: str | Path = "runs") -> pd.DataFrame:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `history.jsonl`. A process killed while writing leaves half a line: reading stops there."""
+    """The lines of a `history.jsonl`. A process killed while writing leaves half a line: reading stops there.
+
+    Raises:
+        StoreError: If the file cannot be read, or is absurdly large.
+    """
     rows: list[dict[str, Any]] = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in content(path).splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = value(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(row, dict):
+                break
+            rows.append(row)
     return rows
 
 
@@ -410,22 +425,3 @@ def _rows(run: RunFolder) -> list[dict[str, Any]]:
 
 def _dump(model: BaseModel) -> str:
     return model.model_dump_json(indent=1) + "\n"
-
-
-def _read(path: Path, kind: type[_Model]) -> _Model:
-    """Reads and checks one JSON file of the store."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise StoreError(f"{path} is no whole JSON file ({error}); delete its folder to train it again") from error
-    version = value.get("schema_version", SCHEMA_VERSION) if isinstance(value, dict) else SCHEMA_VERSION
-    if version != SCHEMA_VERSION:
-        raise StoreError(f"{path} has schema {version}; this version reads {SCHEMA_VERSION}: update the benchmark")
-    try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise StoreError(f"{path} is no valid {kind.__name__}: {place}: {first['msg']}") from error

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
 
-from results.atomic import digest, publish
+from results.atomic import digest, printable, publish
 
 __all__ = ["load", "save"]
 
@@ -46,11 +47,25 @@ def load(folder: Path) -> dict[str, Any] | None:
     for path in reversed(_files(folder)):
         name = _NAME.fullmatch(path.name)
         assert name is not None
-        if digest(path) == name[2]:
-            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            return found
-        logging.getLogger(__name__).warning("%s is damaged: its content has another digest; passed over", path)
+        if digest(path) != name[2]:
+            logging.getLogger(__name__).warning("%s is damaged: its content has another digest; passed over", path)
+            continue
+        try:
+            return _read(path)
+        except Exception as error:  # torch states no set of exceptions for a file that it did not write
+            logging.getLogger(__name__).warning("%s is no checkpoint (%s); passed over", path, printable(str(error)))
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content: tensors, numbers, texts and collections of them, as large as the file at most."""
+    with zipfile.ZipFile(path) as archive:  # torch packs nothing: what is packed here is a bomb
+        if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+            raise ValueError("it unpacks to more than it has")
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, dict):
+        raise TypeError(f"it holds {type(found).__name__}")
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

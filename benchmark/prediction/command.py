@@ -74,7 +74,7 @@ def _media(options: argparse.Namespace, folder: RunFolder) -> tuple[Sequence[Sou
 
 
 def _predictor(options: argparse.Namespace, folder: RunFolder, selection: str) -> Predictor:
-    from benchmark.run import devices_of
+    from benchmark.engines import devices_of
     from runners.predict import Predictor
 
     margin = {} if options.tile_margin is None else {"margin": options.tile_margin}

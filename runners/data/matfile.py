@@ -24,6 +24,7 @@ _CELL, _STRUCT, _CHAR = 1, 2, 4
 _NUMERIC = range(6, 16)
 _COMPLEX = 0x08
 _DEPTH = 8
+_DIMENSIONS = 32
 
 
 class MatError(ValueError):
@@ -107,7 +108,7 @@ class _Matrix:
         self._view, self._order, self._place = content, order, 0
         flags = self._numbers("array flags")
         dimensions = self._numbers("dimensions")
-        if len(flags) != 2 or len(dimensions) < 2 or min(dimensions) < 0:
+        if len(flags) != 2 or not 2 <= len(dimensions) <= _DIMENSIONS or min(dimensions) < 0:
             raise MatError("a matrix without flags or dimensions")
         self._class, self._complex = int(flags[0]) & 0xFF, bool(int(flags[0]) >> 8 & _COMPLEX)
         self._shape = tuple(int(d) for d in dimensions)

@@ -10,7 +10,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from results import limits
+from results.atomic import printable
 from runners.data.matfile import MatError, read_variable
 
 __all__ = [
@@ -39,19 +40,22 @@ __all__ = [
     "read_text",
 ]
 
-LIMITS: dict[str, int] = {
-    "CROWD_MAX_PIXELS": 150_000_000,
-    "CROWD_MAX_ANNOTATION_BYTES": 64 * 2**20,
-    "CROWD_MAX_POINTS": 1_000_000,
-}
-"""Environment variables that raise a limit, with their defaults (ours)."""
+LIMITS = {f"CROWD_MAX_{what}": limits.LIMITS[f"CROWD_MAX_{what}"] for what in ("PIXELS", "ANNOTATION_BYTES", "POINTS")}
+"""Environment variables that raise a limit of these readers, with their defaults (ours)."""
 
+_LONGEST = 1000
+"""Most characters of an error (ours)."""
+_WORD = 64
+"""Most characters of a number (ours): numpy gives every text of a list the room of the longest."""
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _PILLOW_LIMIT = threading.Lock()
 
 
 class DataError(ValueError):
-    """A file of a dataset is missing, damaged, or says something impossible. The message names the file."""
+    """A file of a dataset is missing, damaged, or says something impossible. One printable line that names the file."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…"))
 
 
 def limit(name: str) -> int:
@@ -60,12 +64,10 @@ def limit(name: str) -> int:
     Raises:
         DataError: If the environment holds no positive integer.
     """
-    text = os.environ.get(name)
-    if text is None:
-        return LIMITS[name]
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise DataError(f"{name} must be a positive integer; found {text!r}")
-    return int(text)
+    try:
+        return limits.limit(name)
+    except limits.LimitError as error:
+        raise DataError(str(error)) from None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -234,15 +236,24 @@ def boxes_array(values: ArrayLike, path: Path) -> NDArray[np.float64]:
     return np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
 
 
+def _refuse_words(values: Any) -> None:
+    """Refuses long texts among the cells of rows."""
+    for row in values if isinstance(values, list) else ():
+        for cell in row if isinstance(row, list) else (row,):
+            if isinstance(cell, str) and len(cell) > _WORD:
+                raise ValueError(f"found a text of {len(cell)} characters")
+
+
 def _numbers(values: ArrayLike, columns: int, path: Path, what: str) -> NDArray[np.float64]:
     """Finite numbers, float64 [n, columns], or an error that names the file and the first bad row."""
     try:
+        _refuse_words(values)
         array = np.asarray(values)
         if array.dtype.kind not in "biufUS":  # objects and complex numbers have no place here
             raise TypeError(f"found {array.dtype}")
         numbers = array.astype(np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path}: a {what} is not made of {columns} plain numbers ({error})") from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path}: a {what} is not made of {columns} plain numbers ({str(error)[:200]})") from error
     if numbers.size == 0:
         return np.zeros((0, columns))
     if numbers.ndim != 2 or numbers.shape[1] < columns:

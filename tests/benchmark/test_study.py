@@ -48,8 +48,8 @@ AXES = "losses: [pml]\nbackbones: [mcnn]\ndatasets: [synthetic]\n"
         (AXES + "selections: [best]", "selections.0"),
         ("- pml", "must hold a table"),
         ("losses: [pml", "no valid YAML"),
-        ("losses: !!python/object/apply:os.system ['true']", "no valid YAML"),
-        ("losses: [pml]", "backbones: Field required.*datasets: Field required"),
+        ("losses: !!python/object/apply:os.system ['true']", "study.yaml:1: losses: a value of kind 'python/object"),
+        ("losses: [pml]", r"yaml:1: backbones: Field required\.\n.*yaml:1: datasets: Field required"),
     ],
 )
 def test_bad_files_are_refused_with_the_place(tmp_path: Path, text: str, message: str) -> None:

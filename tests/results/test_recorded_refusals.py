@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from results import recorded_files, recorded_tables
 from results.recorded import FILES, RecordedError, export, import_into, merge, read
 from results.spec import EvaluationSpec
 from results.store import Store, StoreError
@@ -167,13 +166,12 @@ def test_gaps_and_no_parquet_at_all(copied: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "most", "message"),
-    [("MAX_FILE", 99, "larger than 99 bytes"), ("MAX_LINE", 999, "at most 999 are read"),
-     ("MAX_RUNS", 1, "has 2 runs; at most 1"), ("MAX_ROWS", 11, "12 rows; at most 11"),
-     ("MAX_COLUMNS", 5, "columns; at most 5"), ("MAX_BYTES", 999, "more than 999 bytes when decoded")],
+    [("RECORDED_BYTES", 99, "larger than 99 bytes"), ("RECORD_BYTES", 999, "at most 999 are read"),
+     ("RUNS", 1, "has 2 runs; at most 1"), ("TABLE_ROWS", 11, "12 rows; at most 11"),
+     ("TABLE_COLUMNS", 5, "columns; at most 5"), ("TABLE_BYTES", 999, "more than 999 bytes when decoded")],
 )  # fmt: skip
 def test_sizes_are_bounded(small: Path, monkeypatch: pytest.MonkeyPatch, limit: str, most: int, message: str) -> None:
-    module = recorded_files if hasattr(recorded_files, limit) else recorded_tables
-    monkeypatch.setattr(module, limit, most)
+    monkeypatch.setenv(f"CROWD_MAX_{limit}", str(most))
     with pytest.raises(RecordedError, match=message):
         read(small / "study")
 

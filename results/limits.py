@@ -1,0 +1,52 @@
+"""How much is read of files that strangers wrote, and how many runs one study may be. Standard library only.
+
+Every limit is far above anything real and far below what exhausts a machine (ours). An environment variable of the
+same name raises or lowers it.
+"""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["LIMITS", "LimitError", "limit"]
+
+LIMITS: dict[str, int] = {
+    "CROWD_MAX_PIXELS": 150_000_000,
+    "CROWD_MAX_ANNOTATION_BYTES": 64 * 2**20,
+    "CROWD_MAX_POINTS": 1_000_000,
+    "CROWD_MAX_STUDY_BYTES": 1_000_000,
+    "CROWD_MAX_STUDY_VALUES": 100_000,
+    "CROWD_MAX_RUNS": 100_000,
+    "CROWD_MAX_RECORD_BYTES": 64 * 2**20,
+    "CROWD_MAX_RECORDED_BYTES": 4 * 2**30,
+    "CROWD_MAX_TABLE_ROWS": 20_000_000,
+    "CROWD_MAX_TABLE_COLUMNS": 5_000,
+    "CROWD_MAX_TABLE_BYTES": 8 * 2**30,
+}
+"""Environment variables, with the limits where they are not set.
+
+- `PIXELS`, `POINTS`: of an image. `ANNOTATION_BYTES`: of a file of annotations or predictions, packed and unpacked.
+- `STUDY_BYTES`, `STUDY_VALUES`: of a study file, the values counted after its aliases are written out.
+- `RUNS`: combinations of a study, the trials of a tuned recipe included.
+- `RECORD_BYTES`: of one JSON file of a store, of `history.jsonl`, and of one run's line in a recorded study.
+- `RECORDED_BYTES`: of one file of a recorded study. `TABLE_*`: of a parquet file, the bytes counted when decoded.
+"""
+
+
+class LimitError(ValueError):
+    """An environment variable holds no limit."""
+
+
+def limit(name: str) -> int:
+    """The value of a limit: the environment's, else the default.
+
+    Raises:
+        LimitError: If the environment holds no positive integer.
+    """
+    text = os.environ.get(name)
+    if text is None:
+        return LIMITS[name]
+    plain = text.strip()
+    if not (plain.isascii() and plain.isdecimal()) or len(plain) > 18 or int(plain) < 1:
+        raise LimitError(f"{name} must be a positive integer; found {text[:60]!r}")
+    return int(plain)
