@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pandas as pd
+
 from reports.cells import CONSTANT, DIGITS, METRIC_NAMES, measured_cells
 from reports.degradation import Slopes, slopes
 from reports.measured import Comparisons, Measured, Sample
@@ -68,7 +70,7 @@ def by_level(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
             parts[label] += [cells[place], *([_change(metric, clean, noisy)] if change else [])]
     body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in parts.items()]
     caption = (
-        *terms_caption(rows, ("noise",)),
+        *terms_caption(rows.sort_values(["noise", "label"], key=_ordered), ("noise",)),
         "change: against clean labels, on the same seeds and images, with its 95 % interval (not corrected).",
         ONE_DRAW,
         *found.reading,
@@ -156,6 +158,11 @@ def few_noises(noises: Sequence[str]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _ordered(column: pd.Series) -> pd.Series:
+    """What a column is sorted by: noises by kind and level."""
+    return column.map(order) if column.name == "noise" else column
 
 
 def _change(metric: Metric, clean: Sample | None, noisy: Sample | None) -> Cell:
