@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from rich.markup import escape
 
-from benchmark import localizing
+from benchmark import engines, localizing
 from benchmark.plan import PlanError, Planned, Skipped, plan, variations
 from benchmark.recipes import DEVIATIONS
 from benchmark.report import localised_in, measured_in
@@ -29,7 +28,7 @@ from results.spec import EvaluationSpec, Recipe
 from results.store import RunFolder, State, Store
 from runners.job import Job, Place
 
-__all__ = ["Done", "carry_out", "devices_of", "failures_of", "outcome", "run"]
+__all__ = ["Done", "carry_out", "failures_of", "outcome", "run"]
 
 _NETWORK = ("backbones", "head", "stride", "weights")
 _PLACE_FIELDS = ["run_id", "label", "backbone", "data", "noise", "seed", "selection", "localizer_label", "radius"]
@@ -116,25 +115,22 @@ def _study(options: argparse.Namespace) -> Study:
 
 
 class _Engine:
-    """Turns planned runs into jobs for the slots of this machine."""
+    """Turns planned runs into jobs for the engine that was chosen."""
 
     def __init__(self, options: argparse.Namespace, study: Study, store: Store) -> None:
         self.options, self.study, self.store = options, study, store
         self.evaluations = tuple(EvaluationSpec(selection=rule) for rule in study.selections)
-        self.devices = devices_of(options.device)
-        on_gpu = self.devices[0] != "cpu"
         self.place = Place(
             data_root=_absolute(options.data_root),
             cache_dir=_absolute(options.cache_dir),
+            ranks=options.ranks,
             threads=options.threads,
-            workers=options.workers if options.workers is not None else (4 if on_gpu else 0),
+            workers=options.workers,
             tracker=options.tracker,
         )
 
     def train(self, planned: Sequence[Planned], searches: Sequence[tuple[dict[str, Any], ...]] | None = None) -> None:
         """Executes what is missing of `planned`; says what is left out and why."""
-        from runners.engines.local import run_jobs
-
         jobs, labels = [], []
         for item, search in zip(planned, searches or [()] * len(planned), strict=True):
             reason = self._settled(self.store.run(item.spec.run_id))
@@ -148,7 +144,8 @@ class _Engine:
         if not jobs:
             return
         with Matrix(labels) as progress:
-            run_jobs(jobs, self._slots(len(jobs)), progress)
+            engine, terms = engines.chosen(self.options)
+            engine.run_jobs(jobs, terms, progress)
 
     def counting(self) -> _Engine:
         """The same without localizers, for the trials of a search: they are chosen among by their counts on val."""
@@ -174,15 +171,6 @@ class _Engine:
             search=search,
             command=self.options.command_line,
         )
-
-    def _slots(self, jobs: int) -> list[str]:
-        """The device of each run that may go at once."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        default = max(1, cores // self.place.threads) if self.devices[0] == "cpu" else len(self.devices)
-        wanted = self.options.jobs or default
-        if wanted < 1:
-            raise PlanError(f"--jobs must be at least 1; found {wanted}")
-        return [self.devices[slot % len(self.devices)] for slot in range(min(wanted, jobs))]
 
 
 def _tune(engine: _Engine, planned: Sequence[Planned], budget: int) -> list[_Tuned]:
@@ -218,39 +206,16 @@ def _without_seed(item: Planned) -> str:
 
 
 def _check_place(options: argparse.Namespace) -> None:
-    """Refuses a device or a tracker that is not here before anything is planned.
+    """Refuses an engine, a device or a tracker that is not here before anything is planned.
 
     Raises:
-        PlanError: If it is not here.
+        EngineError: If the engine cannot work here.
+        PlanError: If something else is not here.
     """
-    devices_of(getattr(options, "device", "cpu"))
+    engines.check(options)
     tracker = getattr(options, "tracker", None)
     if tracker is not None and importlib.util.find_spec(tracker) is None:
         raise PlanError(f"--tracker {tracker} needs a package that is not installed: pip install {tracker}")
-
-
-def devices_of(wanted: str) -> list[str]:
-    """The devices to use.
-
-    Raises:
-        PlanError: If the device is not there.
-    """
-    if wanted == "cpu":
-        return ["cpu"]
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        return [f"cuda:{index}" for index in range(count)] or ["cpu"]
-    if not wanted.startswith("cuda") or wanted[4:5] not in ("", ":"):
-        raise PlanError(f"--device must be auto, cpu, cuda or cuda:N; found {wanted!r}")
-    if count == 0:
-        raise PlanError(f"--device {wanted}: torch sees no CUDA device here; use --device cpu")
-    if wanted == "cuda":
-        return [f"cuda:{index}" for index in range(count)]
-    if not wanted[5:].isdigit() or int(wanted[5:]) >= count:
-        raise PlanError(f"--device {wanted}: this machine has cuda:0 to cuda:{count - 1}")
-    return [wanted]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

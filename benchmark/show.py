@@ -114,7 +114,7 @@ class Matrix:
     def __call__(self, index: int, event: dict[str, Any]) -> None:
         """Takes an event of `run_jobs`."""
         kind = event["event"]
-        if kind == "start":
+        if kind == "start" and index not in self._bars:
             shown = escape(_shortened(self.labels[index], 34))
             self._bars[index] = self._progress.add_task(shown, total=1.0, note="starting")
         elif kind in ("step", "epoch"):
@@ -123,6 +123,10 @@ class Matrix:
             self._note(index, f"testing {event['image']}")
         elif kind == "held":
             self._hold(index, event["holder"])
+        elif kind == "again":
+            self._say(f"[yellow]again[/]  {escape(self.labels[index])}: {escape(event['reason'])}")
+        elif kind == "said":
+            self._say(escape(event["text"]))
         elif kind in ("done", "failed"):
             self._end(index, event)
         if not progress_console.is_terminal and time.monotonic() - self._spoke > self.heartbeat:

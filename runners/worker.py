@@ -1,6 +1,6 @@
 """The process of one run: reads a job as JSON from standard input, writes progress as JSON lines to standard output.
 
-Started by `runners.engines.local` as `python -m runners.worker`. A process of its own keeps a crash, a memory leak or
+Started by `runners.engines.process` as `python -m runners.worker`. A process of its own keeps a crash, a memory leak or
 a signal inside one run, and lets the number of threads be set before torch is loaded.
 """
 
@@ -18,6 +18,7 @@ __all__ = ["main"]
 def main() -> int:
     """Executes the job; the exit status is 0 if it is done, 1 if it failed."""
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it to all of a job's processes; its first one acts
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print belongs to the log
 

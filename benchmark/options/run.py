@@ -81,9 +81,15 @@ def add_run(commands: Commands) -> None:
             continue
         here.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
         here.add_argument("-j", "--jobs", type=int, help="runs at once (default: one a core, or one a GPU)")
+        here.add_argument("--runs-per-gpu", type=int, metavar="N", help="runs that share a GPU (default: 1)")
+        here.add_argument(
+            "--ranks", type=int, default=1, metavar="N",
+            help="processes that share each run's batches, a GPU each (DistributedDataParallel; default: 1)",
+        )  # fmt: skip
         here.add_argument("--threads", type=int, default=1, help="CPU threads of each run (default: 1)")
         here.add_argument("--workers", type=int, default=None, help="data-loading processes of each run")
         here.add_argument("--tracker", choices=("tensorboard", "wandb", "mlflow"), help="log there as well")
+        _add_engines(run)
         run.add_argument("--dry-run", action="store_true", help="show the plan and stop")
         run.add_argument(
             "--resume", action=argparse.BooleanOptionalAction, default=True,
@@ -91,3 +97,22 @@ def add_run(commands: Commands) -> None:
         )  # fmt: skip
         run.add_argument("--retry-failed", action="store_true", help="try failed runs again")
         run.add_argument("--json", action="store_true", help="print the resulting table for machines")
+
+
+def _add_engines(run: argparse.ArgumentParser) -> None:
+    """Which engine runs are given to, and what each wants to know. What is not typed is None: engines have defaults."""
+    engine = run.add_argument_group("on more than this machine")
+    engine.add_argument("--engine", choices=("local", "ray", "slurm"), default="local", help="default: local processes")
+    engine.add_argument(
+        "--cpus-per-run", type=int, metavar="N", help="cores that Ray or Slurm gives a run (--threads plus --workers)"
+    )
+    engine.add_argument(
+        "--ray-address", metavar="ADDRESS", help="auto or HOST:PORT of a cluster (default: one is started here)"
+    )
+    engine.add_argument("--slurm-partition", metavar="NAME", help="(default: the cluster's)")
+    engine.add_argument("--slurm-time", type=int, metavar="MIN", help="of a job; a run may take several (default: 240)")
+    engine.add_argument("--slurm-mem", metavar="MEM", help="memory of a job: 16G (default: the partition's)")
+    engine.add_argument("--slurm-setup", nargs="+", metavar="LINE", help="shell lines before a job's command")
+    engine.add_argument(
+        "--slurm-options", nargs="+", metavar="NAME=VALUE", help="others of sbatch: account=lab gpus-per-node=a100:1"
+    )

@@ -37,6 +37,13 @@ def test_commas_inside_brackets_do_not_split() -> None:
     assert [str(choice) for choice in found] == ["pml[count_norm=l2,tau=2]", "bl", "l2"]
 
 
+def test_a_number_that_no_parameter_takes() -> None:
+    """Found by fuzzing: losses compare it with floats, which is an OverflowError."""
+    with pytest.raises(ValueError, match="tau in 'pml.*is a number of 400 digits"):
+        parse_choice(f"pml[tau={'9' * 400}]")
+    assert parse_choice(f"pml[tau=-{10**308}]").params == {"tau": -(10**308)}
+
+
 @pytest.mark.parametrize("text", ["pml[", "pml[tau]", "pml[tau=1,tau=2]", "", "a b", "pml[a=b][c=d]"])
 def test_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected|twice"):

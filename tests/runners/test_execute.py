@@ -26,7 +26,7 @@ from benchmark.study import validated
 from results.spec import EvaluationSpec
 from results.store import Store
 from runners import checkpoints, hooks
-from runners.engines.local import run_jobs
+from runners.engines.local import Options, run_jobs
 from runners.execute import execute
 from runners.job import Job, Place
 from tests.runners.crowd_folder import crowd_folder
@@ -307,7 +307,7 @@ def test_files_of_the_working_directory_are_no_modules(
     (tmp_path / "safetensors.py").write_text("raise RuntimeError('a file of the user')")
     monkeypatch.chdir(tmp_path)
     events: list[dict[str, Any]] = []
-    run_jobs([job(root, tmp_path / "runs")], ["cpu"], lambda _, event: events.append(event))
+    run_jobs([job(root, tmp_path / "runs")], Options(jobs=1), lambda _, event: events.append(event))
     assert [event for event in events if event["event"] != "idle"][-1] == {"event": "done"}
 
 
