@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +68,19 @@ def preview(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_numbers(effects, found), indent=1, allow_nan=False))  # noqa: T201
     side = crops[0].clean.image_size[0]
+    empty = options.crops - len(crops)
     terms = (
         f"{len(crops)} crops of {side} px, {len({crop.id for crop in crops})} images of {choice}, {options.split}; "
-        f"stride {options.stride}, true density {'dots' if sigma is None else f'of sigma {sigma:g} px'}"
-    )
-    tables = [_effect_table(effects, str(choice), options.split), *_sensitivity_tables(found, terms)]
+        f"stride {options.stride}, true density {'dots' if sigma is None else f'of sigma {sigma:g} px'}."
+        + (f" {options.crops} crops were asked for: {empty} had no head at any of {sensitivity.TRIES} places tried."
+           if empty else "")
+    )  # fmt: skip
+    points = _points(losses, sensitivity.CONFIDENCE)
+    peopled = sum(len(part.points(index)) > 0 for index in range(len(part)))
+    tables = [_effect_table(effects, str(choice), options.split, peopled), *_sensitivity_tables(found, terms, points)]
     folder = options.to or Path(f"noise_{choice.name}")
-    drawn = _figures(effects, found, _examples(part, noises, options.noise_seed))
-    _write(folder, tables, drawn, rows, str(choice))
+    drawn = _figures(effects, found, _examples(part, noises, options.noise_seed), points)
+    _write(folder, tables, drawn, rows, found, str(choice))
     if not options.json:
         for table in tables[:_PRINTED]:
             console.print(render.terminal(table, console.width))
@@ -87,6 +95,19 @@ def _losses(texts: Sequence[str] | None) -> dict[str, Any]:
 
     chosen = split_choices(texts or [_FAST.get(name, name) for name in losses.names()])
     return {str(choice): losses.build(choice.name, **choice.params) for choice in chosen}
+
+
+def _points(losses: Mapping[str, Any], confidence: float) -> str:
+    """How the losses that read points are measured, in words; nothing where there is none."""
+    names = [name for name, loss in losses.items() if loss.reads == "points"]
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)}: reads proposals, no density. d*: the nearest free anchor stands on each true head and is "
+        f"a person with probability {confidence:g}, the others share the rest of the count; d0: all anchors with "
+        "probability heads / anchors. Gradients are of the logits, which labels reach only through the matching of "
+        "proposals with heads: a shift of 0.00 says that the matching did not change."
+    )
 
 
 def _sigma(text: str) -> float | None:
@@ -110,7 +131,7 @@ def _sigma(text: str) -> float | None:
 # Tables
 
 
-def _effect_table(effects: Sequence[Any], dataset: str, split: str) -> Table:
+def _effect_table(effects: Sequence[Any], dataset: str, split: str, peopled: int) -> Table:
     """One row a noise: what became of the labels."""
     titles = {
         "after": "labels", "missing": "missing %", "duplicates": "twice %", "mean_px": "mean px", "sd_px": "sd px",
@@ -123,11 +144,12 @@ def _effect_table(effects: Sequence[Any], dataset: str, split: str) -> Table:
         numbers = effect.numbers()
         numbers |= {key: _share(numbers[key], numbers["before"]) for key in ("missing", "duplicates")}
         values = {k: 100 * numbers[k] if titles[k].endswith("%") else numbers[k] for k in titles}
-        cells = [Cell(number(values[key], digits.get(key, 1), empty="–"), _finite(values[key])) for key in titles]
+        cells = [Cell(number(values[key], digits.get(key, 1)), _finite(values[key])) for key in titles]
         body.append(Row(_spaced(effect.noise), tuple(cells)))
     first = effects[0]
     caption = (
-        f"{first.images} images, {first.before} annotated heads. Pixels of the prepared image. Levels are ours.",
+        f"{first.images} images, {peopled} of them with heads, {first.before} annotated heads. Pixels of the prepared "
+        "image. Levels are ours. Empty: nothing to measure.",
         "mean: Euclidean displacement; sd: of one axis, beside the one asked for. clipped: moved by the border. of "
         "spacing: median of displacement / distance to the nearest other head. nearer other: labels that lie nearer to "
         "another head than to their own. KS: Kolmogorov-Smirnov distance between what was drawn and asked for.",
@@ -136,13 +158,14 @@ def _effect_table(effects: Sequence[Any], dataset: str, split: str) -> Table:
     return Table("noise_effect", f"What the labels become: {dataset}, {split}", "noise", columns, tuple(body), caption)
 
 
-def _sensitivity_tables(found: pd.DataFrame, terms: str) -> list[Table]:
+def _sensitivity_tables(found: pd.DataFrame, terms: str, points: str) -> list[Table]:
     """A table a measure, losses by noises; the one that true labels leave stands beside the gradients."""
     said = {
         "preference_lost": (
             "Preference lost",
             "1 - [L(d0; wrong) - L(d*; wrong)] / [L(d0; true) - L(d*; true)]: 0 nothing, 1 all of what the loss "
-            "prefers the true density d* by, over d0, the true count evenly spread. n/a: it does not prefer d* to d0.",
+            "prefers the true density d* by, over d0, the true count evenly spread. Below 0: the wrong labels tell d* "
+            "from d0 even better, as more labels raise what is at stake. n/a: the loss does not prefer d* to d0.",
         ),
         "gradient_shift": (
             "Gradient shift",
@@ -152,7 +175,8 @@ def _sensitivity_tables(found: pd.DataFrame, terms: str) -> list[Table]:
         "count_push": ("Count push", "The part of the gradient shift that raises (above 0) or lowers the total."),
         "value_shift": ("Value shift a head", "[L(d*; wrong) - L(d*; true)] / heads, in each loss's own units."),
     }
-    return [_measure_table(found, name, f"{title} (label sensitivity, ours)", (terms + ".", text))
+    notes = (points,) if points else ()
+    return [_measure_table(found, name, f"{title} (label sensitivity, ours)", (terms, text, *notes))
             for name, (title, text) in said.items()]  # fmt: skip
 
 
@@ -180,8 +204,8 @@ def _measured(row: Mapping[Any, Any]) -> Cell:
 
 
 def _spaced(noise: str) -> str:
-    """A noise that may be broken into lines."""
-    return noise.replace(":", ": ").replace("+", " + ")
+    """A combined noise that may be broken into lines; others are their plain names."""
+    return noise.replace("+", " + ")
 
 
 def _share(part: float, whole: float) -> float:
@@ -225,8 +249,10 @@ def _examples(part: Any, noises: Sequence[Any], seed: int) -> list[list[Labels]]
     return found
 
 
-def _figures(effects: Sequence[Any], found: pd.DataFrame, examples: Sequence[Sequence[Labels]]) -> list[Plot]:
-    """All figures that there is something to draw for."""
+def _figures(
+    effects: Sequence[Any], found: pd.DataFrame, examples: Sequence[Sequence[Labels]], points: str
+) -> list[Plot]:
+    """All figures that there is something to draw for; those of losses say how `points` are read."""
     moves = pd.concat([effect.moves.assign(noise=effect.noise) for effect in effects], ignore_index=True)
     drawn = [displacement(moves)] if moves[["dx", "dy"]].to_numpy().any() else []
     for place, labels in enumerate(examples, start=1):
@@ -235,18 +261,26 @@ def _figures(effects: Sequence[Any], found: pd.DataFrame, examples: Sequence[Seq
         rows = found[found["measure"] == measure]
         if np.isfinite(rows["value"]).any():
             curves = plots_sensitivity.levels(found, measure)
-            drawn += [plots_sensitivity.sensitivity(found, measure), *([curves] if curves is not None else [])]
+            both = [plots_sensitivity.sensitivity(found, measure), *([curves] if curves is not None else [])]
+            drawn += [plot._replace(caption=f"{plot.caption} {points}".rstrip()) for plot in both]
     return drawn
 
 
-def _write(folder: Path, tables: Sequence[Table], drawn: Sequence[Plot], rows: pd.DataFrame, dataset: str) -> None:
+def _write(
+    folder: Path,
+    tables: Sequence[Table],
+    drawn: Sequence[Plot],
+    rows: pd.DataFrame,
+    found: pd.DataFrame,
+    dataset: str,
+) -> None:
     """The figures and their data, the tables, the rows behind the sensitivities, and a page with all of it."""
     from reports.page import Page, Part, html
 
     for plot in drawn:
         save(plot, folder, ("png", "pdf", "svg"))
     for table in tables:
-        write_text(folder / f"{table.name}.csv", render.to_csv(table))
+        write_text(folder / f"{table.name}.csv", _csv(table, found))
     write_text(folder / "sensitivity.csv", rows.to_csv(index=False, lineterminator="\n"))
     named = {f"noise_{kind}{measure}" for kind in ("", "levels_") for measure in _DRAWN}
     parts = [
@@ -261,7 +295,31 @@ def _write(folder: Path, tables: Sequence[Table], drawn: Sequence[Plot], rows: p
     ]
     lead = "What noise levels do to the labels, and to the losses, before training. Kinds and levels are ours."
     facts = [("dataset", dataset), ("noises", ", ".join(dict.fromkeys(rows["noise"])))]
-    write_text(folder / "index.html", html(Page(f"Annotation noise: {dataset}", lead, facts, parts)))
+    page = Page(
+        title=f"Annotation noise: {dataset}",
+        lead=lead,
+        facts=facts,
+        parts=parts,
+        program=f"crowd-loss-benchmark {version('crowd-loss-benchmark')}",
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    write_text(folder / "index.html", html(page))
+
+
+def _csv(table: Table, found: pd.DataFrame) -> str:
+    """A table for machines: names as typed, nothing where there is no number, standard errors and 95 % intervals."""
+    measure = table.name.removeprefix("sensitivity_")
+    if measure == table.name:
+        rows = tuple(row._replace(label=row.label.replace(" + ", "+")) for row in table.rows)
+        return render.to_csv(dataclasses.replace(table, rows=rows))
+    wanted = [measure, *(["rest"] if measure == "gradient_shift" else [])]
+    names = {"value": "", "se": " se", "low": " low", "high": " high"}
+    wide: dict[str, dict[str, float]] = {}
+    for one in wanted:
+        for row in found[found["measure"] == one].to_dict("records"):
+            title = "rest" if one == "rest" else str(row["noise"])
+            wide.setdefault(str(row["loss"]), {}).update({f"{title}{end}": row[key] for key, end in names.items()})
+    return pd.DataFrame.from_dict(wide, orient="index").to_csv(index_label="loss", lineterminator="\n")
 
 
 class _progress:  # noqa: N801 - used like a function

@@ -38,12 +38,18 @@ def part_of(
         drawn: Kinds of bins that have figures.
 
     Raises:
-        ValueError: If the baseline was not measured, or the window is no multiple of 64 px.
+        ValueError: If the baseline was not measured, the window is no multiple of 64 px, or a window is given and none
+            of the bins is of windows.
     """
     check_baseline(measured, options.baseline)
     side = WINDOW if options.window is None else options.window
     check_window(side)
     kinds = tuple(options.bins or _BINS)
+    if options.window is not None and "quantiles" not in kinds:
+        raise ValueError(
+            f"--window {options.window} has no effect with --bins {' '.join(kinds)}: windows are binned by quantiles "
+            "alone. Add quantiles to --bins, or leave --window out"
+        )
     problems: list[str] = []
     windows = _windows(options, measured, side, problems) if "quantiles" in kinds else None
 

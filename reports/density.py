@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -55,6 +56,8 @@ LEAST = 5
 _NWPU = {"S0: 0": 0, "S1: 1–100": 100, "S2: 101–500": 500, "S3: 501–5000": 5000, "S4: >5000": np.inf}
 _JHU = {"0–50": 50, "51–500": 500, ">500": np.inf}
 """Most people of each level, in increasing order."""
+_DECIMALS = 6
+"""Of a bin's ends, at most."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -185,7 +188,7 @@ def binning(kind: Kind, values: npt.ArrayLike, *, unit: str = "image", count: in
         return Binning(kind, f"true count of the {unit} (people)", words, _peopled(bins))
     if kind == "spacing":
         known = np.isfinite(found)
-        bins = (*_within(known, found, count), Bin("<2 heads", ~known))
+        bins = (*_within(known, found, count, " px"), Bin("<2 heads", ~known))
         words = (
             f"Bins: {cut} by the mean distance of a head to the nearest other, in pixels of the prepared image, the "
             "densest first; images with fewer than two heads are a bin of their own (ours)."
@@ -210,23 +213,33 @@ def quantiles(values: npt.ArrayLike, count: int = QUANTILES) -> npt.NDArray[np.i
     return np.searchsorted(edges[1:-1], found, side="right")
 
 
-def _within(kept: Bools, values: Array, count: int) -> list[Bin]:
-    """Quantiles of some of the units, named by the least and the greatest value in each."""
+def _within(kept: Bools, values: Array, count: int, unit: str = "") -> list[Bin]:
+    """Quantiles of some of the units, named by the least and the greatest value in each, and the unit."""
     if not kept.any():
         return []
     places = np.full(len(values), -1)
     places[kept] = quantiles(values[kept], count)
+    groups = [places == place for place in np.unique(places[kept])]
+    digits = _decimals([(float(values[members].min()), float(values[members].max())) for members in groups])
     found = []
-    for place in np.unique(places[kept]):
-        members = places == place
-        ends = values[members].min(), values[members].max()
-        low, high = (f"{value:.0f}" if value == round(value) else f"{value:.3g}" for value in ends)
-        found.append(Bin(low if low == high else f"{low}–{high}", members))
+    for members in groups:
+        low, high = (f"{value:.{digits}f}" for value in (values[members].min(), values[members].max()))
+        found.append(Bin((low if low == high else f"{low}–{high}") + unit, members))
     names = [one.name for one in found]
     return [
         one._replace(name=f"{one.name} ({place})") if names.count(one.name) > 1 else one
         for place, one in enumerate(found, 1)
     ]
+
+
+def _decimals(ends: Sequence[tuple[float, float]]) -> int:
+    """The fewest decimals with which no bin seems to begin where the one before it ends; none if all are whole."""
+    if all(value.is_integer() for pair in ends for value in pair):
+        return 0
+    for digits in range(1, _DECIMALS):
+        if all(f"{top:.{digits}f}" != f"{low:.{digits}f}" for (_, top), (low, _) in pairwise(ends)):
+            return digits
+    return _DECIMALS
 
 
 def _peopled(bins: Sequence[Bin]) -> tuple[Bin, ...]:

@@ -27,6 +27,8 @@ _BINS = 40
 _MOVED, _CLIPPED = "#0072B2", "#D55E00"
 # On pictures, which are as light or dark on any page.
 _TRUE, _NOISY, _MISSING, _COPY, _DARK = "#F0E442", "#56B4E9", "#FF3B30", "#FF8FD8", "#111111"
+_SIGN = 0.13
+"""Width of a sign in the key, inches."""
 _WINDOW_HEADS = 25
 """Heads that a picture shows, about (ours): few enough for each to be told."""
 
@@ -91,8 +93,8 @@ def displacement(moves: pd.DataFrame) -> Plot:
         axes.set_ylim(0, 1.05 * max((moved + clipped).max(), 100 * rows["requested"].max(skipna=True) or 0))
     _spaced_out(figure, panels)
     _shared(figure, "displacement along one axis (px)", "labels (%)")
-    _key(figure, [("as trained on", _MOVED), ("of labels that the border moved", _CLIPPED), ("asked for", INK)])
-    images = style.span([moves["id"].nunique()], "image")
+    _key(figure)
+    images = style.span([moves["id"].nunique()], "image") + " (those without a labelled head have nothing to move)"
     caption = (
         f"Displacement of the labels from their heads along x and y together, in pixels of the prepared image, as a "
         f"run would train on them, of {images}; the line is the distribution asked for, and labels that it puts "
@@ -263,11 +265,15 @@ def _shared(figure: Any, x: str, y: str) -> None:
     style.write(figure, 0.12, (style.FOOT + up) / 2, y, TEXT, rotation=90, rotation_mode="anchor", ha="center")
 
 
-def _key(figure: Any, names: Sequence[tuple[str, str]]) -> None:
-    """Coloured squares with what they are, on the lowest line."""
-    left = LEFT
-    for name, color in names:
-        axes = style.place(figure, left, 0.01, 0.1, 0.08, xticks=[], yticks=[], facecolor=color)
-        axes.spines[:].set_visible(False)
-        style.write(figure, left + 0.15, 0.012, name)
-        left += 0.15 + style.text_width(name) + 0.2
+def _key(figure: Any) -> None:
+    """What the bars and the line are, on the lowest line."""
+    left, bottom = 0.3, 0.024
+    for name, color in (("as trained on", _MOVED), ("moved by the border", _CLIPPED), ("asked for", INK)):
+        axes = style.place(figure, left, bottom, _SIGN, 0.08, xlim=(0, 1), ylim=(-1, 1), xticks=[], yticks=[])
+        axes.set_axis_off()
+        if color == INK:
+            axes.plot([0, 1], [0, 0], color=INK, lw=0.9)
+        else:
+            axes.fill_between([0, 1], -1, 1, color=color, lw=0)
+        style.write(figure, left + _SIGN + 0.05, bottom + 0.002, name)
+        left += _SIGN + 0.05 + style.text_width(name) + 0.14

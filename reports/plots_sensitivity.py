@@ -68,7 +68,7 @@ def sensitivity(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot
         axes.yaxis.set_major_formatter(FixedFormatter(order if column == 0 else [""] * len(order)))
         axes.tick_params(axis="y", length=0)
     style.write(figure, (names + across) / 2, 0.06, f"{_TITLES[measure]} (ours)", TEXT, ha="center")
-    return Plot(rows, figure, _caption(rows, measure), f"noise_{measure}")
+    return Plot(rows, figure, _caption(rows, measure, "bars"), f"noise_{measure}")
 
 
 @style.context()
@@ -76,13 +76,14 @@ def levels(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot | No
     """A measure of label sensitivity over the level, a panel for each kind of noise that has several levels.
 
     Args:
-        summary: `runners.sensitivity.summary`; combined noises are left out.
+        summary: `runners.sensitivity.summary`; combined noises are left out, and the caption names what is.
         measure: Which.
 
     Returns:
         None if no kind has two levels. `data` is the measure's rows with `kind` and `level`.
     """
     rows = _measured(summary, measure)
+    given = list(dict.fromkeys(map(str, rows["noise"])))
     rows = rows[~rows["noise"].str.contains("+", regex=False) & rows["noise"].str.contains(":")]
     named = rows["noise"].str.split(":", n=1, expand=True).reindex(columns=[0, 1])
     rows = rows.assign(kind=named[0], level=named[1].astype(float))
@@ -118,7 +119,9 @@ def levels(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot | No
         axes.tick_params(labelleft=column == 0)
         style.axis_titles(axes, x="level", y=f"{_TITLES[measure]} (ours)" if column == 0 else "")
     style.legend(figure, shown, left=LEFT, top=foot - 0.42, line=True)
-    return Plot(rows, figure, _caption(rows, measure), f"noise_levels_{measure}")
+    absent = [noise for noise in given if noise not in set(rows["noise"])]
+    left_out = f" Not drawn, as combined or of a kind with a single level: {', '.join(absent)}." if absent else ""
+    return Plot(rows, figure, _caption(rows, measure, "shaded") + left_out, f"noise_levels_{measure}")
 
 
 def _measured(summary: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -143,10 +146,12 @@ def _bounds(rows: pd.DataFrame) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def _caption(rows: pd.DataFrame, measure: str) -> str:
+def _caption(rows: pd.DataFrame, measure: str, intervals: str) -> str:
+    """What is shown; `intervals` is how the figure draws them."""
     meaning = {
         "preference_lost": "the share of what a loss prefers the true density by, over one that knows nothing but "
-        "the count, that is lost when it is given the wrong labels; 1: nothing of it is left",
+        "the count, that is lost when it is given the wrong labels; 1: nothing of it is left; below 0: the wrong "
+        "labels tell the true density apart even better, as more labels raise what is at stake",
         "gradient_shift": "how hard the wrong labels push the true density, as a share of how hard the true labels "
         "push one that knows nothing but the count; losses with kinks (|.|) do not begin at 0",
         "count_push": "the part of the gradient shift that raises (above 0) or lowers the total",
@@ -155,5 +160,5 @@ def _caption(rows: pd.DataFrame, measure: str) -> str:
     }[measure]
     return (
         f"Label sensitivity (ours, without training): {_TITLES[measure]}, {meaning}. Training crops of "
-        f"{style.span(rows['images'], 'image')}; bars: 95 % bootstrap interval over images. Levels are ours."
+        f"{style.span(rows['images'], 'image')}; {intervals}: 95 % bootstrap interval over images. Levels are ours."
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from losses.discovery import check_known
+from losses.discovery import check_known, suggestion
 
 __all__ = [
     "TERMS",
@@ -55,6 +55,8 @@ NETWORK = ("backbone", "stride", "output", "weights_hash")
 
 _COLUMN = ("dataset", "split", "selection", "backbone", "noise")
 """What names a column of a table: two rows that agree here would stand in one."""
+_LISTED = 12
+"""Values that a message lists."""
 _BY_DESIGN = "set by each loss's recipe"
 
 
@@ -164,9 +166,10 @@ def select(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     A failed run has no selection, split or metric: conditions on these do not drop it.
 
     Raises:
-        ValueError: If a condition has another form or names no column, with the nearest names; or if no row has the
-            value, with those that there are.
+        ValueError: If a condition has another form or names no column, with the nearest names; if no row of the whole
+            frame has one of the values listed; or if none of those that the conditions before it left has any.
     """
+    whole = frame
     for condition in conditions:
         field, equals, text = condition.partition("=")
         field = field.strip()
@@ -176,14 +179,24 @@ def select(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
             field = f"recipe_{field}"
         check_known("field", field, map(str, frame.columns))
         wanted = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+        for word in wanted:
+            if not whole.empty and not any(_same(value, word) for value in whole[field]):
+                raise ValueError(_no_run(f"{field}={word}", field, word, whole))
         found = [any(_same(value, word) for word in wanted) for value in frame[field]]
         unmeasured = frame[field].isna() & (frame["state"] != "done") if "state" in frame else False
         kept = frame[pd.Series(found, index=frame.index, dtype=bool) | unmeasured]
         if not any(found) and not frame.empty:
-            there = ", ".join(sorted({str(value) for value in frame[field].dropna()})[:12])
-            raise ValueError(f"no run has {condition}; {field} is one of: {there or 'nothing'}")
+            raise ValueError(_no_run(condition, field, text.strip(), frame))
         frame = kept
     return frame
+
+
+def _no_run(condition: str, field: str, word: str, frame: pd.DataFrame) -> str:
+    """That no row fulfils a condition, what was probably meant, and what there is."""
+    there = sorted({str(value) for value in frame[field].dropna()})
+    more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
+    listed = ", ".join(there[:_LISTED]) + more or "nothing"
+    return f"no run has {condition}; {field} is one of: {listed}.{suggestion(word, there)}"
 
 
 def _same(value: Any, word: str) -> bool:

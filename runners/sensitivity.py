@@ -60,7 +60,18 @@ from runners.data.noise import Noise
 from runners.data.noise_effect import evenly
 from runners.data.transforms import Images, TrainCrops
 
-__all__ = ["CONFIDENCE", "MEASURES", "Crop", "informed", "measure", "sample_crops", "summary", "uninformed"]
+__all__ = [
+    "CONFIDENCE",
+    "LEAST_CELLS",
+    "MEASURES",
+    "TRIES",
+    "Crop",
+    "informed",
+    "measure",
+    "sample_crops",
+    "summary",
+    "uninformed",
+]
 
 CONFIDENCE = 0.9
 """Probability of being a person that a proposal on a true head has (ours)."""
@@ -74,8 +85,10 @@ MEASURES = {
 """Each measure is a ratio of sums over crops: the columns of `measure` above and below the line."""
 _PARTS = tuple(dict.fromkeys(column for pair in MEASURES.values() for column in pair))
 _RESAMPLES = 999
-_TRIES = 20
-"""Places that are tried in an image for a crop with people in it."""
+TRIES = 20
+"""Places that are tried in an image for a crop with people in it (ours)."""
+LEAST_CELLS = 4
+"""Cells along the side of the smallest crop (ours): in fewer, the true density is hardly another than the even one."""
 
 
 class Crop(NamedTuple):
@@ -104,13 +117,14 @@ def sample_crops(
     Args:
         images: The prepared split.
         noises: What is done to the labels.
-        crop: Side, pixels. Default: 256, or what fits into the smallest of the images, in whole cells.
+        crop: Side, pixels, at least `LEAST_CELLS` cells. Default: 256, or what fits into the smallest of the images, in
+            whole cells.
         count: How many.
         stride: Pixels per cell.
         seed: Seed of the noise.
 
     Raises:
-        ValueError: If no crop has a head, or a number is out of range.
+        ValueError: If no crop has a head, a crop is below `LEAST_CELLS` cells, or a number is out of range.
     """
     if count < 1:
         raise ValueError(f"the number of crops must be at least 1; found {count!r}")
@@ -119,13 +133,19 @@ def sample_crops(
     if side is None:
         least = min(min(part.image(index).shape[:2]) for index in range(len(part)))
         side = min(256, max(least // stride, 1) * stride)
+    if side < LEAST_CELLS * stride:
+        found_in = "crop is" if crop is not None else "the images of the split allow crops of"
+        raise ValueError(
+            f"{found_in} {side} px; expected at least {LEAST_CELLS} cells of {stride} px, {LEAST_CELLS * stride} px: "
+            "take a smaller stride, or larger crops"
+        )
     like = {"crop": side, "scale": (1.0, 1.0), "flip": 0.0, "seed": 0, "noise_seed": seed}
     clean = TrainCrops(part, **like)
     noisy = {str(noise): TrainCrops(part, noise=noise, **like) for noise in noises}
     found = []
     for index in range(len(part)):
         wanted = count // len(part) + (index < count % len(part))
-        keys = [index + tried * len(part) for tried in range(_TRIES * wanted)]
+        keys = [index + tried * len(part) for tried in range(TRIES * wanted)]
         for key in [key for key in keys if len(clean[key].points)][:wanted]:
             targets = {name: collate([crops[key]]).target for name, crops in noisy.items()}
             found.append(Crop(part.ids[index], collate([clean[key]]).target, targets))

@@ -53,7 +53,10 @@ def add_report(commands: Commands) -> None:
         help="quantiles of the count, nwpu: scene levels, jhu: ranges (default: these three); spacing: quantiles of "
         "the mean distance to the nearest other head, from the datasets at --data-root",
     )  # fmt: skip
-    density.add_argument("--window", type=int, metavar="PX", help="side of windows, a multiple of 64 (default: 512)")
+    density.add_argument(
+        "--window", type=int, metavar="PX",
+        help="side of windows, a multiple of 64 (default: 512); for the bins quantiles alone, the others bin images",
+    )  # fmt: skip
     density.add_argument("--baseline", metavar="LOSS", help="compare with this one (default: l2, else the first)")
     page = report.add_argument_group("the page")
     page.add_argument(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from benchmark.cli import main
@@ -25,6 +27,34 @@ def test_tables_figures_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("<svg") >= 4
     assert "://" not in page.replace("http://www.w3.org", "")
+    assert re.search(r"Written by crowd-loss-benchmark \d\S* on \d{4}-\d\d-\d\d", page)
+    assert "shaded: 95 %" in page
+    assert "Not drawn, as combined or of a kind with a single level: missing:0.2." in page
+
+
+def test_csvs_have_plain_names_numbers_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noises = ["none", "uniform-px:4", "uniform-px:4+missing:0.2"]
+    words = [*WORDS, "p2p", "--noise", *noises, "--to", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
+    found = pd.DataFrame(json.loads(capsys.readouterr().out)["sensitivity"])
+    effect = pd.read_csv(tmp_path / "noise_effect.csv")
+    assert list(effect["noise"]) == noises
+    assert all(kind.kind in "fi" for name, kind in effect.dtypes.items() if name not in ("noise",))
+    wide = pd.read_csv(tmp_path / "sensitivity_gradient_shift.csv", index_col="loss")
+    for row in found[found["measure"] == "gradient_shift"].to_dict("records"):
+        for key, end in (("value", ""), ("se", " se"), ("low", " low"), ("high", " high")):
+            assert wide.loc[row["loss"], f"{row['noise']}{end}"] == pytest.approx(row[key], nan_ok=True)
+    page = (tmp_path / "index.html").read_text()
+    assert "p2p: reads proposals, no density" in page
+
+
+def test_crops_without_heads_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "noise", "synthetic[train=40,val=1,test=1,size=128,fewest=1,most=3]", "--losses", "l2"]
+    assert main([*words, "--noise", "none", "--crop", "32", "--crops", "40", "--to", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    made = int(re.findall(r"(\d+) crops of 32 px", printed)[0])
+    assert made < 40
+    assert f"40 crops were asked for: {40 - made} had no head" in printed
 
 
 def test_numbers_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,7 +78,8 @@ def test_numbers_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--crops", "0"], "number of crops must be at least 1"),
         (["--images", "0"], "number of images must be at least 1"),
         (["--stride", "0"], "--stride must be"),
-        (["--crop", "0"], "crop must be at least 1"),
+        (["--crop", "0"], "expected at least 4 cells"),
+        (["--crop", "7"], "crop is 7 px; expected at least 4 cells of 8 px"),
     ],
 )
 def test_mendable_errors_are_one_line(

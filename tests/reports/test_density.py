@@ -169,7 +169,7 @@ def test_levels_begin_and_end_where_their_datasets_have_them() -> None:
     found = {one.name: np.flatnonzero(one.members).tolist() for one in binning("jhu", [0, 50, 51, 500, 501]).bins}
     assert found == {"0–50": [0, 1], "51–500": [2, 3], ">500": [4]}
     spaced = binning("spacing", [np.nan, 3.25, 8.5, np.nan], count=2)
-    assert [one.name for one in spaced.bins] == ["3.25–8.5", "<2 heads"]
+    assert [one.name for one in spaced.bins] == ["3.2–8.5 px", "<2 heads"]
     with pytest.raises(ValueError, match="at least 0"):
         binning("jhu", [3.0, -1.0])
     with pytest.raises(UnknownNameError, match="Did you mean quantiles"):
@@ -213,6 +213,17 @@ def test_hits_are_pooled_over_the_images_of_a_bin() -> None:
     frame = scored(found, {"l2 + lm": sample}, ("f1", "recall")).set_index("bin")
     assert frame.loc["0–50", "f1"] == pytest.approx(2 * 6 / (8 + 10))
     assert frame.loc["51–500", "recall"] == pytest.approx(17 / 19)
+
+
+def test_bins_of_the_spacing_do_not_share_an_end() -> None:
+    """However near the values: the label of a bin begins above the end of the one before it."""
+    values = [7.111, 9.671, 9.6712, 12.2, 12.24, 15.0]
+    found = binning("spacing", values, count=2)
+    ends = [[float(end) for end in one.name.removesuffix(" px").split("–")] for one in found.bins]
+    assert all(one.name.endswith(" px") for one in found.bins)
+    assert ends == [[7.111, 9.671], [9.6712, 15.0]]
+    assert all(top < low for (_, top), (low, _) in pairwise(ends))
+    assert [one.name for one in binning("quantiles", [1, 2, 3, 4], count=2).bins] == ["1", "2–4"]
 
 
 # ---- windows

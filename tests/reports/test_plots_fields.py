@@ -9,12 +9,13 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from reports import plots, style
 from reports.plots import Plot
-from reports.plots_descent import Trace, curves, frames, strips
+from reports.plots_descent import Trace, _stage, curves, frames, strips
 from reports.plots_fields import Asked, count_norms, fields
-from reports.plots_maps import PUSH, Shown, density_scale, digits, roots
+from reports.plots_maps import BELOW, PUSH, Shown, above, density_scale, digits, roots
 from tests.reports.test_plots import drawn_texts
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -79,6 +80,56 @@ def test_figures_are_written_and_their_texts_do_not_collide(name: str, tmp_path:
     for (first, a), (second, b) in combinations(texts, 2):
         apart = min(a.x1, b.x1) - max(a.x0, b.x0) < 1 or min(a.y1, b.y1) - max(a.y0, b.y0) < 1
         assert apart, (first, second)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+@pytest.mark.parametrize("title", ["three heads", "two heads 8 pixels apart, nearer than their kernels are wide"])
+def test_texts_of_a_frame_do_not_collide(number: int, title: str) -> None:
+    names = ["dm_count[solver=stabilised,weight=0.25]", "l2", "pml[count_norm=l2]", "bl", "p2p"][:number]
+    with style.context():
+        figure, _, counts, step = _stage(scene()._replace(title=title), [trace(name) for name in names])
+        step.set_text("step 300 of 300")
+        for count in counts:
+            count.set_text("count 123.45")
+        figure.canvas.draw()
+        boxes = [(text.get_text(), text.get_window_extent()) for text in figure.texts]
+    assert isinstance(figure, Figure)
+    assert "".join(text for text, _ in boxes).replace(" ", "").count(title.replace(" ", "")) == 1  # nothing is cut
+    for text, box in boxes:
+        assert min(box.x0, box.y0) >= 0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert box.y1 <= figure.bbox.y1, text
+    for (first, a), (second, b) in combinations(boxes, 2):
+        apart = min(a.x1, b.x1) - max(a.x0, b.x0) < 1 or min(a.y1, b.y1) - max(a.y0, b.y0) < 1
+        assert apart, (first, second)
+
+
+@pytest.mark.parametrize("kept", [2, 3, 6, 7, 40])
+def test_a_strip_shows_each_step_once(kept: int) -> None:
+    steps = np.arange(kept)
+    values = np.linspace(5, 1, kept)
+    path = Trace("l2", steps, np.full((kept, H, W), 0.01), values, values, values / 10)
+    (plot,) = strips(scene(), [path], how="By hand.")
+    found = plot.data["step"].tolist()
+    assert found == sorted(set(found))
+    assert (found[0], found[-1], len(found)) == (0, kept - 1, min(kept, 6))
+
+
+def test_a_kink_is_framed_and_explained() -> None:
+    smooth, kinked = (fields(scene(), [asked("l2", "right")._replace(kink=kink)])[0] for kink in (False, True))
+    dashed = [
+        sum(axes.spines["left"].get_linestyle() not in ("-", "solid") for axes in plot.figure.axes)
+        for plot in (smooth, kinked)
+    ]
+    assert dashed == [0, 1]
+    assert "is rounding" in kinked.caption
+    assert "is rounding" not in smooth.caption
+
+
+def test_what_is_hardly_below_zero_is_drawn_as_zero() -> None:
+    target = np.array([[0.5, -0.8 * BELOW, 0.0]])
+    assert above(target).tolist() == [[0.5, 0.0, 0.0]]
+    assert np.array_equal(above(2 * target), 2 * target)
 
 
 def test_many_losses_and_predictions_are_several_figures() -> None:

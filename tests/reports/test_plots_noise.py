@@ -130,6 +130,9 @@ def test_the_constant_count_is_drawn_where_it_is_near(height: float, near: bool)
     plot = error_by_noise(data, floor)
     drawn = [line for line in plot.figure.axes[0].lines if line.get_color() == style.INK and len(line.get_xdata())]
     assert len(drawn) == near
+    assert ("constant count" in {text for text, _ in drawn_texts(plot)}) == near
+    assert set(plot.data["constant_count"]) == {height}
+    assert len(plot.data) == len(data)
     assert ("Dashed: the constant count" in plot.caption) == near
     assert ("400" in plot.caption) != near
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def test_bars_add_up_and_follow_what_was_asked_for() -> None:
         assert part["requested"].sum() == pytest.approx(1, abs=0.005)
         assert (shares - part["requested"]).abs().max() < 0.01
     assert "ours" in plot.caption
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_key_lies_within_the_figure(count: int) -> None:
+    plot = displacement(pd.concat([moves(f"uniform-px:{level}", "uniform", level) for level in range(1, count + 1)]))
+    renderer = plot.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in plot.figure.texts}
+    key = [boxes[name] for name in ("as trained on", "moved by the border", "asked for")]
+    assert all(first.x1 < second.x0 for first, second in pairwise(key))
+    assert key[-1].x1 <= plot.figure.bbox.x1
+    assert min(box.y0 for box in key) >= 0
 
 
 def test_a_share_of_the_height_is_a_mixture_over_images() -> None:
@@ -109,6 +121,9 @@ def test_levels_need_two_levels_of_a_kind() -> None:
     curves = levels(found)
     assert curves is not None
     assert set(curves.data["kind"]) == {"uniform-px"}
+    assert curves.caption.endswith("a single level: missing:0.1, uniform-px:4+missing:0.1, none.")
+    assert "shaded: 95 %" in curves.caption
+    assert "bars: 95 %" in sensitivity(found).caption
     assert sorted(set(curves.data["level"])) == [4, 8]
     assert levels(summary(["uniform-px:4", "missing:0.1"])) is None
     assert levels(summary(["none"])) is None

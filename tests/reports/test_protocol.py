@@ -110,6 +110,18 @@ def test_select(tmp_path: Path) -> None:
         select(rows, ["loss"])
 
 
+def test_each_value_of_a_list_must_be_there(tmp_path: Path) -> None:
+    noises = ("none", "uniform-px:8", "uniform-px:16")
+    rows = frame(tmp_path, *({"noise": noise} for noise in noises), {"loss": "bl"})
+    with pytest.raises(ValueError, match=r"no run has noise=unifrom-px:8; .*Did you mean uniform-px:8"):
+        select(rows, ["noise=none,unifrom-px:8"])
+    assert len(select(rows, ["noise=none,uniform-px:8"])) == 3
+    # A value that other conditions drop is not misspelt.
+    assert set(select(rows, ["loss=bl", "noise=none,uniform-px:8"])["loss"]) == {"bl"}
+    with pytest.raises(ValueError, match="noise is one of: none"):
+        select(rows, ["loss=bl", "noise=uniform-px:8"])
+
+
 def test_conditions_on_measurements_keep_failed_runs(tmp_path: Path) -> None:
     store = Store(tmp_path)
     add_run(store, fake_spec("pml"), images=5)

@@ -139,11 +139,11 @@ def test_the_noise_table(tmp_path: Path) -> None:
     table = tables_noise.by_level(measured(store))
     assert list(dict.fromkeys(column.group for column in table.columns)) == ["none", "uniform-px:8", "uniform-px:16"]
     clean, noisy = (cell(table, "pml", "MAE", level).value for level in ("none", "uniform-px:16"))
-    change = cell(table, "pml", "change", "uniform-px:16")
+    change = cell(table, "pml", "MAE change", "uniform-px:16")
     assert change.value == pytest.approx(noisy - clean)
     assert change.low < change.value < change.high
     single = fake_store(tmp_path / "single", ["pml"], [0], noises=("none", "uniform-px:8"))
-    assert cell(tables_noise.by_level(measured(single)), "pml", "change", "uniform-px:8").text == "–"
+    assert cell(tables_noise.by_level(measured(single)), "pml", "MAE change", "uniform-px:8").text == "–"
     with pytest.raises(ValueError, match="at least two noises; found only 'none'"):
         tables_noise.by_level(measured(fake_store(tmp_path / "clean")))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,7 @@ def test_ranks_follow_from_the_table_of_errors(tmp_path: Path) -> None:
         for found in ranks.values():
             assert found.text == f"{found.value:g} ({found.low} to {found.high})"
             assert found.low <= found.value <= found.high
-    changes = only(ranked, "missing:0.3", "change")
+    changes = only(ranked, "missing:0.3", "rank change")
     before, after = only(ranked, "none", "rank"), only(ranked, "missing:0.3", "rank")
     assert {k: c.value for k, c in changes.items()} == {k: after[k].value - before[k].value for k in changes}
 
@@ -97,6 +99,11 @@ def test_one_seed_has_slopes_without_intervals_and_open_ranks(tmp_path: Path) ->
     assert "(" not in found.text
     assert any("No pair of slopes could be tested" in line for line in sloped.caption)
     assert {c.text.partition(" ")[2] for c in only(ranked, "none", "rank").values()} == {"(1 to 3)"}
+    said = " ".join((*sloped.caption, *ranked.caption))
+    assert "No intervals" in said
+    assert "95 % intervals" not in said
+    assert "0 pairs" not in said
+    assert "No pair could be tested" in said
 
 
 def test_metrics(tmp_path: Path) -> None:
@@ -109,6 +116,37 @@ def test_metrics(tmp_path: Path) -> None:
     assert [t.name for t in tables_noise.noise_tables(study, ["bias"])] == ["noise", "noise_slopes"]
     with pytest.raises(ValueError, match="unknown metric 'f1'"):
         tables_noise.noise_tables(study, ["f1"])
+
+
+def test_a_csv_names_every_column_once_and_holds_every_value(tmp_path: Path) -> None:
+    for table in tables_noise.noise_tables(study_of(tmp_path), ["mae", "rmse", "bias"]):
+        lines = list(csv.reader(io.StringIO(render.to_csv(table))))
+        assert len(set(lines[0])) == len(lines[0])
+        for row, line in zip(table.rows, lines[1:], strict=True):
+            found = dict(zip(lines[0], line, strict=True))
+            for column, own in zip(table.columns, row.cells, strict=True):
+                name = f"{column.group} {column.label}"
+                if own.value is not None:
+                    assert float(found[name]) == own.value
+                if own.low is not None:
+                    assert (float(found[f"{name} low"]), float(found[f"{name} high"])) == (own.low, own.high)
+        changes = {c.label for c in table.columns if "change" in c.label}
+        assert changes <= {"MAE change", "RMSE change", "bias change", "rank change"}
+
+
+def test_a_rank_changes_among_the_losses_of_both(tmp_path: Path) -> None:
+    store = noisy_store(tmp_path, {("pml", "none"): 0.1, ("l2", "none"): 0.9, ("l2", "missing:0.3"): 0.5}, seeds=3)
+    fake_store(tmp_path, ["bl"], [0, 1, 2], noises=("missing:0.3",))
+    fake_store(tmp_path, ["gl"], [0, 1, 2], noises=("none",))
+    table = tables_noise.by_rank(one_study(measured(store)))
+    levels = tables_noise.by_level(measured(store))
+    clean = {name: cell(levels, name, "MAE", "none").value for name in ("pml", "l2", "gl")}
+    assert only(table, "none", "rank")["l2"].value == sorted(clean.values()).index(clean["l2"]) + 1
+    changes = only(table, "missing:0.3", "rank change")
+    assert changes["l2"].value == 0, "alone in both, it is the first in both"
+    assert changes["l2"].notes == ("among losses measured here and with clean labels: 1",)
+    assert (changes["bl"].text, changes["bl"].notes) == ("–", ("no rank with clean labels",))
+    assert only(table, "missing:0.3", "rank")["l2"].notes == ("of 2 losses; with clean labels 3",)
 
 
 def test_the_terminal_is_wide_enough(tmp_path: Path) -> None:

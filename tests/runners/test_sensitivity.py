@@ -163,6 +163,15 @@ def test_nobody_is_an_error() -> None:
         sample_crops(crowd([(64, 64)]), NOISES, count=0)
 
 
+def test_crops_of_a_few_cells_are_refused() -> None:
+    images = crowd([(64, 64)] * 3)
+    with pytest.raises(ValueError, match="crop is 31 px; expected at least 4 cells of 8 px, 32 px"):
+        sample_crops(images, NOISES, crop=31)
+    with pytest.raises(ValueError, match="images of the split allow crops of 64 px"):
+        sample_crops(images, NOISES, stride=32)
+    assert sample_crops(images, NOISES, crop=32)
+
+
 def test_the_summary_is_a_ratio_of_sums_with_a_bootstrap_error() -> None:
     rng = np.random.default_rng(0)
     rows = measure({"count": Squares()}, sample_crops(crowd([(64, 64)] * 3), NOISES[:1], crop=32, count=3)).head(0)
