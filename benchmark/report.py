@@ -182,9 +182,9 @@ def _comparison(measured: Measured) -> list[Table]:
 
 def _study(options: argparse.Namespace, found: Found) -> Part | None:
     """The study that was asked for, with its sentences; its figures are written. None for tables alone."""
-    if options.table == "noise":
-        from benchmark.report_noise import noise
+    from benchmark.report_noise import noise, write_findings
 
+    if options.table == "noise":
         part = noise(found.measured, found.history, options.metrics or ("mae",))
     elif options.table == "sparse_dense":
         from benchmark.report_density import sparse_dense
@@ -195,6 +195,7 @@ def _study(options: argparse.Namespace, found: Found) -> Part | None:
     for warning in part.warnings:
         progress_console.print(f"[yellow]{escape(printable(warning))}[/]", soft_wrap=True)
     _save_figures(options, part.plots)
+    write_findings(part, options.to)
     return part
 
 

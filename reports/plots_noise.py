@@ -23,6 +23,8 @@ from reports.style import COLUMN, FOOT, INK, LEFT, LINE, PAGE, SMALL, TEXT, Look
 __all__ = ["error_by_noise", "norms_by_epoch"]
 
 Looks = Mapping[str, Look] | None
+_FLOOR = Look(INK, "None", (4, 2))
+"""The constant count: a dashed line without marks."""
 
 
 @style.context()
@@ -51,7 +53,8 @@ def error_by_noise(
         interval: What the bars are, for the caption.
 
     Returns:
-        `data` is `errors` with a finite estimate, and `drawn_at`, the place of the mark.
+        `data` is `errors` with a finite estimate, `drawn_at`, the place of the mark, and `constant_count`, the error of
+        the constant count at that level, where it is known.
 
     Raises:
         ValueError: If a column is missing, or nothing is finite.
@@ -64,7 +67,9 @@ def error_by_noise(
     kinds, labels = list(dict.fromkeys(data["kind"])), sorted(set(data["label"]))
     shown = style.chosen(looks, labels)
     across = COLUMN if len(kinds) == 1 else PAGE
-    foot = FOOT + 0.02 + style.legend_height(labels, across - LEFT, line=True)
+    near, far = _near(constants, kinds, data)
+    told = dict(shown) | ({"constant count": _FLOOR} if len(near) else {})
+    foot = FOOT + 0.02 + style.legend_height(list(told), across - LEFT, line=True)
     titles = [f"{KINDS[kind].words} (levels ours)" for kind in kinds]
     figure, panels = _panels(titles, [1.9], foot, across)
     data["drawn_at"] = np.nan
@@ -75,7 +80,6 @@ def error_by_noise(
         for place, label in enumerate(labels):
             part = data[(data["kind"] == kind) & (data["label"] == label)].sort_values("x")
             data.loc[part.index, "drawn_at"] = part["x"] + part["x"].map(apart) * (place - (len(labels) - 1) / 2)
-    near, far = _near(constants, kinds, data)
     values = pd.concat([data["estimate"], data["low"], data["high"], near["estimate"]])
     for i, (kind, (axes,)) in enumerate(zip(kinds, panels, strict=True)):
         style.scale_axis(axes.yaxis, values, log_from=10)
@@ -84,11 +88,13 @@ def error_by_noise(
         title = f"{metric} ({unit})" if unit else metric
         style.axis_titles(axes, x=KINDS[kind].axis, y=title if i == 0 else "")
         floor = near[near["kind"] == kind].sort_values("x")
-        axes.plot(floor["x"], floor["estimate"], color=INK, lw=0.8, ls=(0, (4, 2)), zorder=1)
+        axes.plot(floor["x"], floor["estimate"], color=_FLOOR.color, lw=0.8, ls=_FLOOR.line, zorder=1)
         for label in labels:
             _curve(axes, data[(data["kind"] == kind) & (data["label"] == label)].sort_values("x"), shown[label])
-    style.legend(figure, shown, left=LEFT, top=foot - FOOT - 0.02, line=True)
+    style.legend(figure, told, left=LEFT, top=foot - FOOT - 0.02, line=True)
     caption = _error_caption(data, kinds, near, far, metric, interval)
+    known = pd.concat([near, far])[["kind", "noise", "estimate"]].rename(columns={"estimate": "constant_count"})
+    data = data.merge(known, on=["kind", "noise"], how="left") if len(known) else data
     return Plot(data, figure, caption, name)
 
 
@@ -229,8 +235,10 @@ def _error_caption(
         said.append("U(−L, L) stands at its standard deviation, L / √3, N(0, S²) at S; the data name L and S.")
     said.append(
         "Kinds and levels are ours: no source states those of the paper's figure. All losses saw the same wrong "
-        "labels, drawn once. Marks of one level stand a little apart. Overlapping bars are no test; the tables have it."
+        "labels, drawn once. Overlapping bars are no test; the tables have it."
     )
+    if len(set(data["label"])) > 1:
+        said.append("Marks of one level stand a little apart so that no bar hides another: all belong to that level.")
     if len(near):
         said.append("Dashed: the constant count.")
     if len(far):

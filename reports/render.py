@@ -105,24 +105,34 @@ def _md(text: str) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line a row; a measured column with its standard deviation, interval, seeds and mark beside it."""
+    """One line a row; a measured column with its standard deviation, interval, seeds and mark beside it.
+
+    Any other column whose cells have an interval (differences, slopes) is written with its low and high.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    heading, extras = [table.stub], ("sd", "low", "high", "seeds", "mark")
-    for column in table.columns:
+    heading: list[str] = [table.stub]
+    extras = [_extras(table, place) for place in range(len(table.columns))]
+    for column, beside in zip(table.columns, extras, strict=True):
         name = _joined(column) + (" published" if column.kind == "published" else "")
-        heading += [name, *(f"{name} {extra}" for extra in extras)] if column.kind == "measured" else [name]
-        heading.append(f"{name} notes")
+        heading += [name, *(f"{name} {extra}" for extra in beside), f"{name} notes"]
     writer.writerow([_guarded(item) for item in heading])
     for row in table.rows:
         line: list[Any] = [row.label]
-        for column, cell in zip(table.columns, row.cells, strict=True):
+        for beside, cell in zip(extras, row.cells, strict=True):
             line.append(cell.text if cell.value is None else cell.value)
-            if column.kind == "measured":
-                line += [cell.sd, cell.low, cell.high, cell.seeds, cell.mark]
+            line += [getattr(cell, extra) for extra in beside]
             line.append(" ".join(cell.notes))
         writer.writerow([_guarded(item) for item in line])
     return stream.getvalue()
+
+
+def _extras(table: Table, place: int) -> tuple[str, ...]:
+    """The fields of a column's cells that a CSV has beside their values."""
+    if table.columns[place].kind == "measured":
+        return ("sd", "low", "high", "seeds", "mark")
+    cells = [row.cells[place] for row in table.rows]
+    return ("low", "high") if any(cell.low is not None or cell.high is not None for cell in cells) else ()
 
 
 def _guarded(item: Any) -> Any:

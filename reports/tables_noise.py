@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -63,7 +63,7 @@ def by_level(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
     parts: dict[str, list[Cell]] = {label: [] for label in found.cells}
     for place, head in enumerate(found.heads):
         change = CLEAN in levels and head.group != CLEAN
-        heads += [head, *([Column("change", head.group, "derived")] if change else [])]
+        heads += [head, *([Column(f"{_short(head.label)} change", head.group, "derived")] if change else [])]
         for label, cells in found.cells.items():
             metric = known_metrics(metrics)[place % len(known_metrics(metrics))]
             clean, noisy = (found.samples.get(level, {}).get(label) for level in (CLEAN, head.group))
@@ -71,9 +71,10 @@ def by_level(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
     body = [Row(label, tuple(cells), label == CONSTANT) for label, cells in parts.items()]
     caption = (
         *terms_caption(rows.sort_values(["noise", "label"], key=_ordered), ("noise",)),
-        "change: against clean labels, on the same seeds and images, with its 95 % interval (not corrected).",
+        _change_words(parts, heads),
         ONE_DRAW,
         *found.reading,
+        *_correction_words(found.samples),
         *failures_caption(measured),
     )
     title = "Losses under noisy annotations (kinds and levels ours)"
@@ -105,8 +106,7 @@ def by_slope(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
     names = ", ".join(METRIC_NAMES[metric] for metric in metrics)
     caption = (
         f"slope: least squares, {names} over the level, a unit; relative: percent of the error with clean labels a "
-        "unit. 95 % intervals over seeds and images, not corrected, of the seeds that every level has"
-        + (f": {counts.copy().pop()}." if len(counts) == 1 else "."),
+        f"unit. {_interval_words(counts)}",
         *(f"{kind}: {KINDS[kind].words}, per {KINDS[kind].unit}, {KINDS[kind].axis}." for kind in study.levels),
         ONE_DRAW,
         _tested(absolute.comparisons),
@@ -121,6 +121,7 @@ def by_rank(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
     cells: dict[str, list[Cell]] = {label: [] for label in sorted(set(study.measured.evaluated["label"]))}
     counts = []
     for metric in metrics:
+        clean_labels: set[str] = set()
         compared = comparisons(study, metric)
         counts += [found.pairs for found in compared.values()]
         frame = ranks(study, metric, compared)
@@ -128,8 +129,11 @@ def by_rank(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
             group = noise if len(metrics) == 1 else f"{noise}, {METRIC_NAMES[metric]}"
             inside = {row["label"]: row for row in frame[frame["noise"] == noise].to_dict("records")}
             tied = _tied(list(inside), compared[noise], noise, metric)
+            if noise == CLEAN:
+                clean_labels = set(inside)
+            notes = _rank_notes(set(inside), clean_labels)
             changes = any(math.isfinite(row["change"]) for row in inside.values())
-            heads += [Column("rank", group), *([Column("change", group, "derived")] if changes else [])]
+            heads += [Column("rank", group), *([Column("rank change", group, "derived")] if changes else [])]
             for label, own in cells.items():
                 row = inside.get(label)
                 if row is None:
@@ -137,14 +141,13 @@ def by_rank(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
                     continue
                 text = f"{row['rank']:g} ({row['first']} to {row['last']})"
                 mark: Mark = "tie" if label in tied else "best" if row["last"] == 1 and len(inside) > 1 else ""
-                own.append(Cell(text, row["rank"], None, row["first"], row["last"], row["seeds"], mark))
-                change = "" if not math.isfinite(row["change"]) else f"{row['change']:+g}" if row["change"] else "0"
-                own += [Cell(change, row["change"])] if changes else []
+                own.append(Cell(text, row["rank"], None, row["first"], row["last"], row["seeds"], mark, notes[0]))
+                own += [_rank_change(row["change"], notes[1])] if changes else []
     caption = (
         "Rank by the mean error, 1 is least; in brackets the ranks that paired tests at this noise do not rule out "
         "(all of them at once at 95 %): where brackets overlap, the order may be chance.",
-        f"change: to the rank with clean labels. Tests: 5 % after Holm's correction for up to {max(counts, default=0)} "
-        "pairs of one noise; a pair without two common seeds is not told apart.",
+        "rank change: to the rank with clean labels, both among the losses that were measured at both. "
+        + _rank_tests(max(counts, default=0)),
         ONE_DRAW,
     )
     title = "Ranking at every noise (kinds and levels ours)"
@@ -173,6 +176,66 @@ def _change(metric: Metric, clean: Sample | None, noisy: Sample | None) -> Cell:
     at, low, high, *_ = found.difference
     text, *span = (number(value, DIGITS[metric], sign=True) for value in (at, low, high))
     return Cell(f"{text} ({' to '.join(span)})", at, low=low, high=high, seeds=found.seeds)
+
+
+def _short(name: str) -> str:
+    """A metric's name without what stands in brackets behind it."""
+    return name.partition(" (")[0]
+
+
+def _change_words(parts: Mapping[str, Sequence[Cell]], heads: Sequence[Column]) -> str:
+    """What the changes are, or why there are none."""
+    known = [
+        cells[place].low is not None
+        for place, head in enumerate(heads)
+        if head.kind == "derived"
+        for cells in parts.values()
+    ]
+    if not known:
+        return "No change is told: nothing was measured with clean labels."
+    if not any(known):
+        return "change: none, it takes two seeds that were measured with clean and with noisy labels."
+    return "change: against clean labels, on the same seeds and images, with its 95 % interval (not corrected)."
+
+
+def _correction_words(samples: Mapping[str, Mapping[str, Sample]]) -> list[str]:
+    """That the other tables correct over fewer pairs, where anything can be tested."""
+    several = [sum(len(sample.seeds) > 1 for sample in inside.values()) > 1 for inside in samples.values()]
+    said = "Marks: corrected over the pairs of all noises; ranks and findings: over those of one; they may differ."
+    return [said] if any(several) else []
+
+
+def _interval_words(counts: Collection[int]) -> str:
+    """Over what the intervals of slopes are."""
+    if not counts:
+        return "No loss has a slope."
+    if set(counts) == {1}:
+        return "No intervals: every level has one seed in common, an interval takes two."
+    ending = f": {next(iter(counts))}." if len(counts) == 1 else ", none of one seed." if 1 in counts else "."
+    return f"95 % intervals over seeds and images, not corrected, of the seeds that every level has{ending}"
+
+
+def _rank_notes(inside: set[str], clean: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Notes on ranks and on their changes, where not all losses were measured at the noise and with clean labels."""
+    both = inside & clean
+    rank = (f"of {len(inside)} losses; with clean labels {len(clean)}",) if len(inside) < len(clean) else ()
+    same = not clean or inside == clean
+    return rank, () if same else (f"among losses measured here and with clean labels: {len(both)}",)
+
+
+def _rank_change(change: float, notes: tuple[str, ...]) -> Cell:
+    """The change of a rank; a dash for a loss without a rank with clean labels."""
+    if not math.isfinite(change):
+        return Cell("–", notes=("no rank with clean labels",))
+    return Cell(f"{change:+g}" if change else "0", change, notes=notes)
+
+
+def _rank_tests(pairs: int) -> str:
+    if not pairs:
+        return "No pair could be tested: that takes two seeds that two losses share; every rank is open."
+    some = f"up to {pairs} pairs" if pairs > 1 else "1 pair"
+    start = f"Tests: 5 % after Holm's correction for {some} of one noise"
+    return f"{start}; a pair without two common seeds is not told apart."
 
 
 def _slope_cell(found: Slopes, marked: Mapping[str, Cell], kind: str, label: str) -> Cell:

@@ -238,6 +238,7 @@ def test_sparse_and_dense_on_the_command_line(root: Path, tmp_path: Path, capsys
     [
         (["sparse_dense", "--baseline", "pm"], "unknown baseline 'pm'. Did you mean pml"),
         (["sparse_dense", "--window", "100"], "multiple of 64 px"),
+        (["sparse_dense", "--window", "64", "--bins", "jhu", "nwpu"], "has no effect with --bins jhu nwpu"),
         (["sparse_dense", "--bins", "spacing", "--data-root", "nowhere"], "bins of the spacing need the annotations"),
         (["comparison", "--window", "64"], "are of sparse_dense and of the page"),
         (["--baseline", "pm"], "unknown baseline 'pm'"),
