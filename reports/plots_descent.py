@@ -28,6 +28,10 @@ Array = npt.NDArray[np.float64]
 _MOST_ROWS = 5
 _SHOTS = 6
 """Pictures of one loss in a strip."""
+_LEAST_WIDTH, _TITLE_LINE = 3.95, 1.25 * LINE
+"""A frame is as wide as the title in one line, or nearly, and its lines of larger text are further apart; inches."""
+_HINTED = 0.94
+"""Letters on so few pixels are set a little wider than their outlines: lines are planned this much shorter."""
 _DPI = 100
 """Of an animation's frames."""
 
@@ -150,7 +154,7 @@ def _strip(scene: Shown, paths: Sequence[Trace], scale: tuple[Colormap, FuncNorm
 
 
 def strips(scene: Shown, paths: Sequence[Trace], *, how: str) -> list[Plot]:
-    """The maps at six steps, more of them early; losses as rows, at most five a figure.
+    """The maps at six steps, or at all if fewer were kept, more of them early; losses as rows, at most five a figure.
 
     Args:
         scene: What is looked at.
@@ -174,8 +178,13 @@ def strips(scene: Shown, paths: Sequence[Trace], *, how: str) -> list[Plot]:
 
 
 def _shots(kept: int) -> list[int]:
-    """Places of the maps shown: the first, the last, and between them more of the early ones."""
-    return [round((kept - 1) * share**2) for share in np.linspace(0, 1, _SHOTS)]
+    """Places of the maps shown, each once: the first, the last, and between them more of the early ones."""
+    if kept <= _SHOTS:
+        return list(range(kept))
+    shots = [0]
+    for share in np.linspace(0, 1, _SHOTS)[1:]:
+        shots.append(max(round((kept - 1) * share**2), shots[-1] + 1))
+    return shots
 
 
 def frames(scene: Shown, paths: Sequence[Trace]) -> Iterator[npt.NDArray[np.uint8]]:
@@ -218,24 +227,38 @@ def _stage(scene: Shown, paths: Sequence[Trace]) -> tuple[Figure, list[AxesImage
     each, gap, columns = 1.85, 0.1, min(len(paths), 5 if len(paths) > 8 else 4)
     tall = each * scene.image.shape[0] / scene.image.shape[1]
     rows = -(-len(paths) // columns)
-    step = tall + 2 * LINE + 0.16
-    width = columns * (each + gap) + gap
-    figure = Figure(figsize=(width, rows * step + 3 * LINE + 0.1), dpi=_DPI, facecolor="white")
+    names = [style.wrap(path.loss, 0.9 * each, TEXT) for path in paths]  # bold is wider
+    label = max(map(len, names)) * LINE + 0.06
+    step = tall + label + LINE + 0.1
+    panels = columns * (each + gap) + gap
+    title = [
+        line.strip()
+        for line in style.wrap(
+            f"A free density descends each loss: {scene.title}",
+            _HINTED * (max(panels, _LEAST_WIDTH) - 2 * gap),
+            TEXT + 1,
+        )
+    ]
+    width = max(panels, _LEAST_WIDTH, *(style.text_width(line, TEXT + 1) / _HINTED + 2 * gap for line in title))
+    head = (len(title) + 1) * _TITLE_LINE + 0.1
+    figure = Figure(figsize=(width, rows * step + head + 0.1), dpi=_DPI, facecolor="white")
     up = float(figure.get_size_inches()[1])
     scale = _scale(paths)
     images, counts = [], []
-    style.write(figure, gap, up - 1.6 * LINE, f"A free density descends each loss: {scene.title}", TEXT + 1)
-    number = figure.text(1 - gap / width, 1 - 1.6 * LINE / up, "", size=TEXT + 1, ha="right")
+    for i, line in enumerate(title):
+        style.write(figure, gap, up - (i + 1) * _TITLE_LINE, line, TEXT + 1)
+    number = figure.text(gap / width, 1 - (len(title) + 1) * _TITLE_LINE / up, "", size=TEXT + 1)
+    edge = (width - panels) / 2 + gap
     for i, path in enumerate(paths):
-        left, top = gap + i % columns * (each + gap), up - 2.4 * LINE - i // columns * step
-        lines = style.wrap(path.loss, each, TEXT)
-        style.write(figure, left, top - 0.95 * LINE, "".join(lines), TEXT, weight="bold")
-        axes = style.place(figure, left, top - 1.35 * LINE - tall, each, tall)
+        left, top = edge + i % columns * (each + gap), up - head - i // columns * step
+        for j, line in enumerate(reversed(names[i])):  # the last line stands on the picture
+            style.write(figure, left, top - label + 0.08 + j * LINE, line, TEXT, weight="bold")
+        axes = style.place(figure, left, top - label - tall, each, tall)
         draw_map(axes, scene, path.maps[0], *scale, dark=True)
         images.append(axes.images[0])
-        at = (top - 1.35 * LINE - tall - 1.0 * LINE) / up
-        counts.append(figure.text((left + each) / width, at, "", size=TEXT, ha="right"))
-        style.write(figure, left, top - 2.35 * LINE - tall, f"heads {len(scene.points)}", TEXT)
+        below = top - label - tall - LINE
+        counts.append(figure.text((left + each) / width, below / up, "", size=TEXT, ha="right"))
+        style.write(figure, left, below, f"heads {len(scene.points)}", TEXT)
     return figure, images, counts, number
 
 

@@ -19,9 +19,12 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.plots_maps import (
+    BELOW,
     PUSH,
     Shown,
+    above,
     bar,
+    dash,
     density_scale,
     digits,
     draw_map,
@@ -126,7 +129,8 @@ def _fields(
     figure = style.sheet(wide, foot + head + titles + len(rows) * step)
     top = float(figure.get_size_inches()[1])
     lefts = [stub + i * (2 * each + gap + between) for i in range(len(groups))]
-    scale = density_scale([one.read for one in found.values()], [one.target for one in found.values()])
+    targets = {key: None if one.target is None else above(one.target) for key, one in found.items()}
+    scale = density_scale([one.read for one in found.values()], list(targets.values()))
     picture(style.place(figure, 0.02, top - 2 * LINE - height(scene, 0.9), 0.9, height(scene, 0.9)), scene)
     for group, left in zip(groups, lefts, strict=True):
         one = first[group]
@@ -145,7 +149,9 @@ def _fields(
             one = found[loss, group]
             pair = [style.place(figure, left + j * (each + gap), upper - tall, each, tall) for j in (0, 1)]
             draw_map(pair[0], scene, one.gradient, PUSH, roots(-(most or 1), most or 1))
-            _target(pair[1], scene, one.target, scale)
+            if one.kink:
+                dash(pair[0])
+            _target(pair[1], scene, targets[loss, group], scale)
             below = upper - tall - 0.8 * LINE
             value = f"value {digits(one.value)}" + (", kink" if one.kink else "")
             style.write(figure, left + each / 2, below, value, ha="center")
@@ -169,17 +175,26 @@ def _words(one: Asked, heads: int, inches: float) -> list[str]:
     return [line.strip() for line in lines]
 
 
+_KINK = (
+    "Dashed frame, kink: the gradient jumps here, and which side is drawn, blue or orange, is rounding: it hangs on "
+    "less than a thousandth of the prediction, or on rounding alone where the count is exactly right."
+)
+
+
 def _caption(scene: Shown, found: dict[tuple[str, str], Asked], rows: Sequence[str], groups: Sequence[str]) -> str:
     """What is shown, and for each loss what one sees."""
     cells = f"{scene.owner.shape[1]} x {scene.owner.shape[0]} cells of {scene.stride} px"
     said = [f"{row}: " + "; ".join(f"{g} – {found[row, g].seen}" for g in groups) + "." for row in rows]
+    kinks = any(one.kink for one in found.values())
     proposals = any(one.of == "logits" for one in found.values())
     return " ".join(
         [
             f"What losses ask for: {scene.title} ({cells}). Gradient: blue, more people wanted; orange, fewer; white, "
             "no push; the scale of a loss is the largest absolute value of its row, printed beside it. Target: the "
-            "density that the loss moves the prediction towards; light blue is below zero. Rings are the heads, lines "
-            "the borders of their nearest cells; colours follow square roots (scales and colours: ours).",
+            f"density that the loss moves the prediction towards; light blue is below zero (where it is more than "
+            f"{BELOW:g} people in all). Rings are the heads, lines the borders of their nearest cells; colours follow "
+            "square roots (scales and colours: ours).",
+            *([_KINK] if kinks else []),
             *(["Point losses read a proposal in every cell, its probability the cell's mass."] if proposals else []),
             *said,
         ]

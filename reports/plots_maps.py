@@ -19,9 +19,12 @@ from reports import style
 from reports.style import SMALL
 
 __all__ = [
+    "BELOW",
     "PUSH",
     "Shown",
+    "above",
     "bar",
+    "dash",
     "density_scale",
     "digits",
     "draw_map",
@@ -40,6 +43,8 @@ PUSH = LinearSegmentedColormap.from_list(
     "push", ["#08306b", "#2171b5", "#9ecae1", "#ffffff", "#fdd0a2", "#fd8d3c", "#e6550d"]
 )
 """Blue is darker than orange at the ends, so that grey printing keeps the two apart."""
+BELOW = 0.005
+"""People below zero in a target that are shown and told of; less is a rounded 0.00 (ours)."""
 _BELOW = ("#7fd4ff", "#16465c")
 _ON_DARK, _ON_LIGHT = "#ffffff", "#222222"
 
@@ -84,6 +89,14 @@ def density_scale(reads: Sequence[Array], targets: Sequence[Array | None]) -> tu
     return LinearSegmentedColormap.from_list("density", colors, N=512), norm
 
 
+def above(target: Array) -> Array:
+    """A target as it is drawn: what is below zero counts as zero if it is no more than `BELOW` people in all.
+
+    Colours follow square roots, which would show what no table tells.
+    """
+    return target if float(-target.clip(max=0).sum()) > BELOW else target.clip(min=0)
+
+
 def roots(low: float, high: float) -> FuncNorm:
     """A scale of signed square roots from `low` to `high`."""
     return FuncNorm((lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda y: np.sign(y) * y**2), low, high)
@@ -114,6 +127,11 @@ def frame(axes: Axes, scene: Shown) -> None:
     axes.set(xlim=(0, scene.image.shape[1]), ylim=(scene.image.shape[0], 0), aspect="auto")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, linewidth=0.4, color=style.GRID)
+
+
+def dash(axes: Axes) -> None:
+    """A dashed frame: the gradient jumps here."""
+    axes.spines[:].set(linewidth=1.1, color=_ON_LIGHT, linestyle=(0, (3, 2)))
 
 
 def _borders(scene: Shown) -> list[list[tuple[float, float]]]:

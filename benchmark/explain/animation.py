@@ -27,7 +27,7 @@ from losses.discovery import check_known
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "STARTS", "Descent", "Settings", "descend", "descents", "write_frames"]
+__all__ = ["FORMATS", "STARTS", "Descent", "Settings", "check_settings", "descend", "descents", "write_frames"]
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Settings(NamedTuple):
     Attributes:
         start: `uniform`: half the heads, spread evenly; `blurred`: half of each head as a Gaussian of 12 px.
         steps: Number of steps.
-        frames: Pictures kept, the start and the end among them.
+        frames: Pictures kept, the start and the end among them; at most steps + 1, as each is of a step of its own.
         rate: Adam's learning rate at the start: a density changes by about this share in a step.
     """
 
@@ -102,7 +102,7 @@ def descend(name: str, loss: CrowdLoss, scene: Scene, settings: Settings) -> Des
     Raises:
         ValueError: If a setting is out of range.
     """
-    _check(settings)
+    check_settings(settings)
     mass = _start(scene, settings.start)
     free = _inverse(loss, mass).requires_grad_()
     adam = torch.optim.Adam([free], lr=settings.rate, betas=(0.9, 0.99), eps=1e-300)
@@ -140,11 +140,21 @@ def descend(name: str, loss: CrowdLoss, scene: Scene, settings: Settings) -> Des
     )
 
 
-def _check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
+    """Nothing, if a descent can be made so.
+
+    Raises:
+        ValueError: If a setting is out of range, or more frames are asked for than there are steps to show.
+    """
     check_known("start", settings.start, STARTS)
     if settings.steps < 1 or not 2 <= settings.frames <= 500:
         raise ValueError(
             f"a descent needs at least 1 step and 2 to 500 frames; found {settings.steps} and {settings.frames}"
+        )
+    if settings.frames > settings.steps + 1:
+        raise ValueError(
+            f"{settings.frames} frames of {settings.steps} steps: there are {settings.steps + 1} maps to show, "
+            f"the start among them; ask for at most --frames {settings.steps + 1}, or for more --steps"
         )
     if not 0 < settings.rate <= 1:
         raise ValueError(f"the learning rate must lie in (0, 1]; found {settings.rate}")

@@ -16,7 +16,16 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 import losses
-from benchmark.explain.animation import CLOSE, FORMATS, STARTS, Descent, Settings, descents, write_frames
+from benchmark.explain.animation import (
+    CLOSE,
+    FORMATS,
+    STARTS,
+    Descent,
+    Settings,
+    check_settings,
+    descents,
+    write_frames,
+)
 from benchmark.explain.fields import Field, build, fields
 from benchmark.explain.part import DEFAULT_PREDICTIONS, field_part, shown, theory_part
 from benchmark.explain.scenes import Scene, guess, real, synthetic
@@ -151,7 +160,11 @@ def _settings(options: argparse.Namespace) -> Settings | None:
         return None
     check_known("format", given.pop("format", "gif"), FORMATS)
     check_known("start", given.get("start", "uniform"), STARTS)
-    return Settings(**given)
+    settings = Settings(**given)
+    if "frames" not in given:  # a short descent has fewer maps than the default asks for
+        settings = settings._replace(frames=max(2, min(settings.frames, settings.steps + 1)))
+    check_settings(settings)
+    return settings
 
 
 def _print_theory(options: argparse.Namespace) -> int:

@@ -16,8 +16,22 @@ from benchmark.names import Choice
 from losses import CrowdLoss, Prediction, Target
 from losses.geometry import cell_centres, nearest_point
 from losses.proximal import View, view
+from reports.plots_maps import BELOW
 
-__all__ = ["NEAR", "Field", "Seen", "build", "by_head", "fields", "nearest", "proposals", "read", "target_of"]
+__all__ = [
+    "NEAR",
+    "SIDE",
+    "STILL",
+    "Field",
+    "Seen",
+    "build",
+    "by_head",
+    "fields",
+    "nearest",
+    "proposals",
+    "read",
+    "target_of",
+]
 
 Floats = NDArray[np.float64]
 
@@ -29,12 +43,22 @@ _PUSHED = 1e-4
 """A cell is pushed where the gradient is at least this share of the loss's largest, over its predictions (ours)."""
 _SAME = 1e-9
 """People per cell by which a target may differ from the prediction and be the same."""
-_NOTICED = 0.005
-"""People below zero in a target that are told of: less is a rounded 0.00."""
 _NUDGE = 1e-3
 """Change of the prediction that shows a kink: the sign of the gradient is not the same just below and above."""
 _KINKED = 0.25
 """Share of cells pushed the other way from which a kink is told of (ours)."""
+_NEARLY = 0.05
+"""People by which a target's sum may miss a whole number and be told as that (ours)."""
+SIDE = (
+    "Which of the two sides is drawn hangs on less than a thousandth of the prediction; where the count is exactly "
+    "right, on rounding alone."
+)
+"""What is said of a field at a kink."""
+STILL = (
+    "Yet the gradient is not zero: this target is that of the loss's row in the table of proximal steps, the limit of "
+    "tau to infinity, in which the transport term moves nothing; the gradient of transport is no part of that target."
+)
+"""What is said where cells are pushed although the target is the prediction; see `Seen.still`."""
 _LEAST = 1e-6
 """Probabilities of proposals lie within [this, 1 - this]: a logit is finite."""
 
@@ -54,6 +78,8 @@ class Seen(NamedTuple):
         change: Largest |target - prediction| of a cell; NaN without.
         negative: Mass below zero in the target, people.
         kink: Share of the cells that 0.999 and 1.001 times the prediction push in opposite directions.
+        shape: Whether 0.999 and 1.001 times the prediction have targets of the prediction's shape.
+        without: Heads that own no cell, as others are nearer to every cell's centre.
     """
 
     up: float
@@ -70,6 +96,8 @@ class Seen(NamedTuple):
     change: float
     negative: float
     kink: float
+    shape: bool
+    without: int
 
     @property
     def same(self) -> bool:
@@ -80,6 +108,19 @@ class Seen(NamedTuple):
     def kinked(self) -> bool:
         """Whether a good part of the cells is pushed the other way by a little less or a little more."""
         return self.kink >= _KINKED
+
+    @property
+    def below(self) -> bool:
+        """Whether the target's mass below zero is told of, in words, numbers and colours alike."""
+        return self.negative > BELOW
+
+    @property
+    def still(self) -> bool:
+        """Whether cells are pushed although the target is the prediction, as one of the prediction's shape always is.
+
+        So it is for DM-Count: its row is the limit tau -> infinity, whose target keeps the shape and sets the count.
+        """
+        return self.same and self.shape and not self.kinked and self.up + self.down > 0
 
 
 class Field(NamedTuple):
@@ -127,8 +168,9 @@ class Field(NamedTuple):
         where += " (at a kink)" if seen.kinked else ""
         if self.target is None:
             return where
-        sort = ", the prediction itself" if seen.same else ", partly negative" if seen.negative > _NOTICED else ""
-        return f"{where}; target sums to {_people(seen.target_count)}{sort}"
+        sort = ", the prediction itself" if seen.same else ", partly negative" if seen.below else ""
+        limit = " (the limit tau to infinity: transport is not in it)" if seen.still else ""
+        return f"{where}; target sums to {_people(seen.target_count)}{sort}{limit}"
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -142,18 +184,25 @@ class Field(NamedTuple):
         if seen.kinked:
             said.append(
                 f"{_percent(seen.kink)} of the cells are pushed the other way if the prediction changes from 0.999 to "
-                "1.001 times itself: the loss has a kink there."
+                f"1.001 times itself: the loss has a kink there. {SIDE}"
             )
         if self.target is None:
             return (*said, "The loss names no target.")
         if seen.same:
             said.append(f"The target is the prediction itself (largest difference {seen.change:.1g}).")
+        if seen.still:
+            said.append(STILL)
         said.append(
             f"The target sums to {_people(seen.target_count)} for {seen.heads} heads (prediction: "
             f"{_people(self.total)}); {_percent(seen.target_near)} of its positive mass lies within {NEAR:g} px of a "
             f"head (prediction: {_percent(seen.near)})."
         )
-        if seen.negative > _NOTICED:
+        if seen.without and abs(seen.heads - seen.without - seen.target_count) < _NEARLY:
+            said.append(
+                f"That is {seen.without} fewer than the heads: so many own no cell, as others are nearer to "
+                "every cell's centre."
+            )
+        if seen.below:
             said.append(f"It is negative in places, by {_people(seen.negative)} people in all.")
         return tuple(said)
 
@@ -195,6 +244,8 @@ def _field(name: str, loss: CrowdLoss, scene: Scene, guess: Guess, views: tuple[
     owner, distance = nearest(scene)
     heads = len(scene.points)
     kink = float((signs[1] * signs[2] < 0).mean())
+    without = heads - len(np.unique(owner))
+    shape = all(each.target is not None and _same_shape(each.target.view(cells).numpy(), read_) for each in views[1:])
     return Field(
         loss=name,
         guess=guess,
@@ -205,7 +256,7 @@ def _field(name: str, loss: CrowdLoss, scene: Scene, guess: Guess, views: tuple[
         value=float(found.value),
         counts=by_head(read_, owner, heads),
         target_counts=None if wanted is None else by_head(wanted, owner, heads),
-        seen=_seen(read_, signs[0], wanted, owner, distance, heads)._replace(kink=kink),
+        seen=_seen(read_, signs[0], wanted, owner, distance, heads)._replace(kink=kink, shape=shape, without=without),
     )
 
 
@@ -264,7 +315,7 @@ def _sign(gradient: Floats, floor: float) -> Floats:
 def _seen(
     read_: Floats, sign: Floats, target: Floats | None, owner: NDArray[np.int64], distance: Floats, heads: int
 ) -> Seen:
-    """All but the kink."""
+    """All but the kink, the shape and the heads without a cell."""
     close = distance <= NEAR
     signs = [np.unique(sign[owner == head]) for head in range(heads)]
     shares = [_share(sign == way, where) for where in (np.ones_like(close), close, ~close) for way in (-1, 1)]
@@ -284,7 +335,15 @@ def _seen(
         change=np.nan if target is None else float(np.abs(target - read_).max()),
         negative=0.0 if target is None or positive is None else float((positive - target).sum()),
         kink=0.0,
+        shape=False,
+        without=0,
     )
+
+
+def _same_shape(target: Floats, read_: Floats) -> bool:
+    """Whether a target is a multiple of the prediction."""
+    total = float(read_.sum())
+    return total > 0 and float(np.abs(target - read_ * (float(target.sum()) / total)).max()) <= _SAME
 
 
 def _share(yes: NDArray[np.bool_], where: NDArray[np.bool_]) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmark.explain.fields import Field, fields, nearest
-from benchmark.explain.scenes import Guess, Scene, guess, synthetic
+from benchmark.explain.fields import STILL, Field, fields, nearest
+from benchmark.explain.scenes import SCENES, Guess, Scene, guess, synthetic
 from benchmark.explain.tables import READING, misprints, paper_table, seen, sentences
 from benchmark.names import Choice
 from reports.page import Part, noted
@@ -47,13 +47,29 @@ def field_part(scene: Scene, guesses: Sequence[Guess], found: Sequence[Field]) -
         "step (Lin, Wan and Chan, ICLR 2025), the gradient leads from the prediction towards a target density. Both "
         "are drawn here for the same predictions, so that losses can be compared without any training.",
         f"Scene: {scene.title}; {len(scene.points)} heads on {scene.cells[1]} x {scene.cells[0]} cells of "
-        f"{scene.stride} px{f' ({scene.note})' if scene.note else ''}, the shorter side of the whole image "
-        f"{scene.short_side:.0f} px. Predictions are made from the heads (ours): {made}.",
+        f"{scene.stride} px{_part_of(scene)}. Predictions are made from the heads (ours): {made}.",
         f"The tables below the figures: {READING}",
     ]
+    still = list(dict.fromkeys(f"{field.loss}, ‘{field.guess.name}’" for field in found if field.seen.still))
+    if still:
+        lead.append(f"Where the target is the prediction ({'; '.join(still)}): {STILL[0].lower()}{STILL[1:]}")
+    without = len(scene.points) - len(set(nearest(scene)[0].ravel().tolist()))
+    if without:
+        lead.append(
+            f"{without} of {len(scene.points)} heads own no cell, as others are nearer to every cell's centre: a "
+            "target made of nearest cells (PML) has nobody for them."
+        )
     tables = seen(found)
     details = [*((table.title, table) for table in tables), ("What one sees, in sentences", sentences(found))]
     return Part("explained", "What each loss asks for", lead, (), (), figures(scene, found), details)
+
+
+def _part_of(scene: Scene) -> str:
+    """What a scene is a part of, and at which scale."""
+    whole = f"the shorter side of the whole image is {scene.short_side:.0f} px at this scale"
+    if scene.name in SCENES and scene.title == SCENES[scene.name][0]:  # an image may be called ring.png
+        return f", {scene.note}"  # it says the shorter side
+    return f" ({scene.note}; {whole})" if scene.note else f" ({whole})"
 
 
 def theory_part() -> Part:

@@ -5,6 +5,7 @@ All parameters are ours and stand in the captions. Coordinates as in `losses.bas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,8 @@ class Scene(NamedTuple):
         points: float64 [n, 2], heads as (x, y), pixels; n >= 1.
         stride: Pixels per density cell.
         short_side: Shorter side of the whole image at this scale, pixels.
-        note: How a real image was cut, reduced, and what lies outside; empty if nothing was done to it.
+        note: Of a real image, how it was cut, reduced, and what lies outside, empty if nothing was done to it; of a
+            synthetic one, what it is a part of.
     """
 
     name: str
@@ -115,7 +117,8 @@ def synthetic(name: str, stride: int = 4) -> Scene:
     _check_stride(stride)
     title, heads = SCENES[name]
     points = heads()
-    return Scene(name, title, _painted(points), points, stride, float(SHORT_SIDE))
+    note = f"as if it were a crop of an image with a shorter side of {SHORT_SIDE} px (ours: BL and NoiseCC ask for it)"
+    return Scene(name, title, _painted(points), points, stride, float(SHORT_SIDE), note)
 
 
 def _painted(points: Floats) -> NDArray[np.uint8]:
@@ -170,7 +173,10 @@ def real(path: Path, points: Path, *, crop: tuple[int, int, int, int] | None = N
         from runners.data.cache import resize_image
 
         image = resize_image(image, (round(down * scale), round(across * scale)))
-        notes.append(f"reduced to {image.shape[1]} x {image.shape[0]} pixels")
+        notes.append(
+            f"reduced from {across} x {down} to {image.shape[1]} x {image.shape[0]} pixels: all px here are of the "
+            "reduced image"
+        )
     if not inside.all():
         notes.append(f"{len(heads) - int(inside.sum())} of {len(heads)} heads lie outside")
     place = np.array([image.shape[1] / across, image.shape[0] / down])
@@ -185,14 +191,41 @@ def _heads(path: Path, image: Path) -> Floats:
         content = content.get("points") if isinstance(content, dict) else content
         if not isinstance(content, list):
             raise DataError(f'{path}: expected [[x, y], ...] or {{"points": [[x, y], ...]}}')
-        return points_array(content, path)
+        pairs = [_pair(item, f"{path}: point {number}") for number, item in enumerate(content, start=1)]
+        return points_array(pairs, path)
     rows = read_csv(path)
     if not rows or not {"x", "y"} <= rows[0].keys():
         found = ", ".join(rows[0]) if rows else "no row"
         raise DataError(f"{path}: expected the columns x and y, and a row a head; found {found}")
-    if "image" in rows[0]:
-        rows = [row for row in rows if Path(row["image"]).stem == image.stem]
-    return points_array([[row["x"], row["y"]] for row in rows if row["x"] or row["y"]], path)
+    named = "image" in rows[0]
+    pairs = [
+        _pair([row["x"], row["y"]], f"{path}: row {number}, the header being row 1")
+        for number, row in enumerate(rows, start=2)
+        if (row["x"] or row["y"]) and (not named or Path(row["image"]).stem == image.stem)
+    ]
+    return points_array(pairs, path)
+
+
+def _pair(values: Any, where: str) -> list[float]:
+    """Two finite numbers, or an error that says where they are not."""
+    if not isinstance(values, list) or len(values) != 2:
+        found = f"{len(values)} values" if isinstance(values, list) else _brief(values)
+        raise DataError(f"{where}: expected two numbers, x and y; found {found}")
+    for name, value in zip("xy", values, strict=True):
+        try:
+            number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise DataError(f"{where}: {name} must be a finite number of pixels; found {_brief(value)}")
+    return [float(value) for value in values]
+
+
+def _brief(value: Any) -> str:
+    """A value for an error: its first 40 characters; of a container its type only, as its text may be long."""
+    if isinstance(value, (list, dict)):
+        return f"a {type(value).__name__}"
+    return repr(value[:40]) if isinstance(value, str) else str(value)[:40]
 
 
 def _check_stride(stride: int) -> None:

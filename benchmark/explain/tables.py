@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from benchmark.explain.animation import CLOSE, Descent
 from benchmark.explain.fields import NEAR, Field
 from losses.proximal_table import MISPRINTS, TABLE
+from reports.plots_maps import BELOW
 from reports.table import Cell, Column, Row, Table, number
 
 __all__ = ["READING", "descent_table", "misprints", "paper_table", "seen", "sentences"]
@@ -35,10 +36,17 @@ def seen(found: Sequence[Field]) -> list[Table]:
 READING = (
     "value: the loss, in units of its own. up near, far: cells where more people are wanted, within "
     f"{NEAR:g} px of a head and elsewhere. p*: the target; its sum, the share of its positive mass within {NEAR:g} px, "
-    "and its mass below zero (people). = a: it is the prediction itself. kink: a little less and a little more of the "
-    "prediction are pushed apart. Point losses read a proposal in each cell, its probability the cell's mass."
+    f"and its mass below zero (people; up to {BELOW:g} is left out here, in words and in colours). = a: it is the "
+    "prediction itself. kink: a little less and a little more of the prediction are pushed apart. Point losses read a "
+    "proposal in each cell, its probability the cell's mass."
 )
 """How the tables of `seen` are to be read."""
+
+
+_KINK = (
+    "which side is rounding: up near and up far hang on less than a thousandth of the prediction, or on rounding "
+    "alone where the count is right"
+)
 
 
 def _cells(field: Field) -> tuple[Cell, ...]:
@@ -50,8 +58,8 @@ def _cells(field: Field) -> tuple[Cell, ...]:
         Cell(_percent(one.up_far), _known(one.up_far)),
         Cell(number(one.target_count, 2, empty="–"), _known(one.target_count)),
         Cell(_percent(one.target_near), _known(one.target_near)),
-        Cell(number(one.negative, 2), one.negative),
-        Cell(", ".join(notes)),
+        Cell(number(one.negative if one.below else 0.0, 2), one.negative),
+        Cell(", ".join(notes), notes=(_KINK,) if one.kinked else ()),
     )
 
 

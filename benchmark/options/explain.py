@@ -57,4 +57,4 @@ def add_explain(commands: Commands) -> None:
     moving.add_argument("--format", metavar="FORM", help="gif (default), mp4 (needs OpenCV) or frames (PNG files)")
     moving.add_argument("--start", metavar="MAP", help="uniform (default) or blurred")
     moving.add_argument("--steps", type=int, metavar="N", help="of Adam (300)")
-    moving.add_argument("--frames", type=int, metavar="N", help="of the animation (40)")
+    moving.add_argument("--frames", type=int, metavar="N", help="of the animation, at most one more than --steps (40)")

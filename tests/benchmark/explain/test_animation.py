@@ -64,6 +64,7 @@ def test_a_descent_is_the_same_whatever_the_scale_of_its_loss() -> None:
     [
         (Settings(start="unifrm"), "Did you mean uniform"),
         (Settings(steps=0), "at least 1 step"),
+        (Settings(steps=3, frames=6), "at most --frames 4"),
         (Settings(frames=1), "2 to 500 frames"),
         (Settings(rate=0.0), "learning rate"),
     ],

@@ -49,6 +49,15 @@ def test_the_descent_is_drawn_and_measured(tmp_path: Path, capsys: pytest.Captur
     assert all(Path(file).exists() for file in numbers["files"])
 
 
+def test_a_short_descent_has_as_many_frames_as_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("l2", "--animate", "--format", "frames", "--steps", 2, "--stride", 16, "--prediction", "right")
+    assert explain(*words, "--to", tmp_path) == 0
+    assert len(list((tmp_path / "descent").iterdir())) == 3
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "128 x 128 px, as if it were a crop of an image with a shorter side of 512 px" in page
+    assert capsys.readouterr().out
+
+
 def test_a_real_image_with_a_name_that_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image, points = tmp_path / "<b>street.png", tmp_path / "heads.csv"
     Image.new("RGB", (160, 96), "gray").save(image)
@@ -77,6 +86,7 @@ def test_the_table_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
         (["--scene", "rng"], "Did you mean ring"),
         (["--prediction", "undr"], "Did you mean under"),
         (["--animate", "--format", "gff"], "Did you mean gif"),
+        (["--animate", "--frames", "6", "--steps", "3"], "at most --frames 4"),
         (["--format", "gif"], "add --animate"),
         (["--points", "heads.csv"], "name it with --image"),
         (["--image", "a.jpg"], "needs its heads"),

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import losses
-from benchmark.explain.fields import NEAR, Field, build, fields, nearest, proposals, read, target_of
-from benchmark.explain.scenes import guess, synthetic
+from benchmark.explain.fields import NEAR, SIDE, STILL, Field, build, fields, nearest, proposals, read, target_of
+from benchmark.explain.scenes import Scene, guess, synthetic
+from benchmark.explain.tables import seen as tables_seen
 from benchmark.names import parse_choice
+from reports.plots_maps import BELOW, above
 
 NAMES = (*losses.names(), "pml[count_norm=l2]", "pml[divergence=kl]", "pml[variant=official]")
 SCENE = synthetic("three-heads", 8)
@@ -88,6 +90,51 @@ def test_a_right_count_leaves_l1_pml_and_dm_count_where_they_are(found: dict[tup
     assert found["pml", "right"].seen.kinked
     assert not found["pml[count_norm=l2]", "right"].seen.same
     assert not found["pml[count_norm=l2]", "right"].seen.kinked
+
+
+def test_only_dm_count_is_pushed_where_its_target_is_the_prediction(found: dict[tuple[str, str], Field]) -> None:
+    """Its target is s^-1 a times the heads: the prediction's shape, whatever the transport plan says."""
+    told = {key for key, field in found.items() if STILL in field.sentences}
+    assert told == {("dm_count", "right"), ("dm_count", "blurred"), ("dm_count", "shifted")}  # the count is right
+    for key in told:
+        assert np.abs(found[key].gradient).max() > 0
+        assert "limit tau to infinity" in found[key].short
+
+
+def test_a_kink_says_that_its_side_is_rounding(found: dict[tuple[str, str], Field]) -> None:
+    for field in found.values():
+        assert (SIDE in " ".join(field.sentences)) == field.seen.kinked
+    (table,) = tables_seen([found["pml", "right"], found["l2", "right"]])
+    first, second = (row.cells[-1] for row in table.rows)
+    assert "which side is rounding" in first.notes[0]
+    assert not second.notes
+
+
+def test_one_threshold_of_what_is_below_zero(found: dict[tuple[str, str], Field]) -> None:
+    """Words, numbers and colours tell of the same targets."""
+    told = 0
+    for field in found.values():
+        if field.target is None or field.seen.same:
+            continue
+        below = -float(field.target.clip(max=0).sum()) > BELOW
+        told += below
+        (table,) = tables_seen([field])
+        assert ("partly negative" in field.short) == below
+        assert any("negative in places" in text for text in field.sentences) == below
+        assert (table.rows[0].cells[5].text != "0.00") == below
+        assert (above(field.target).min() < 0) == below
+    small = {key for key, field in found.items() if 0 < field.seen.negative <= BELOW}
+    assert told
+    assert small
+
+
+def test_heads_without_a_cell_are_told_of() -> None:
+    points = np.array([[20.0, 20.0], [20.5, 20.0], [20.9, 20.0], [90.0, 90.0]])  # two of the first three own nothing
+    scene: Scene = SCENE._replace(points=points)
+    (field,) = fields([parse_choice("pml")], scene, [guess(scene, "under")])
+    assert field.seen.without == 4 - len(np.unique(nearest(scene)[0])) > 0
+    assert field.seen.target_count == pytest.approx(4 - field.seen.without, abs=1e-6)
+    assert any(f"That is {field.seen.without} fewer than the heads" in text for text in field.sentences)
 
 
 def test_what_is_seen_is_in_the_maps(found: dict[tuple[str, str], Field]) -> None:

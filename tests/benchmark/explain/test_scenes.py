@@ -63,6 +63,12 @@ def test_overlapping_heads_are_nearer_than_their_kernels_are_wide() -> None:
     assert pdist(synthetic("three-heads").points).min() > 50
 
 
+def test_a_synthetic_scene_says_what_it_is_a_part_of() -> None:
+    scene = synthetic("ring")
+    assert "as if it were a crop" in scene.note
+    assert f"{scene.short_side:.0f} px (ours" in scene.note
+
+
 def test_unknown_names_and_strides() -> None:
     with pytest.raises(ValueError, match="Did you mean overlap"):
         synthetic("overlp")
@@ -122,7 +128,7 @@ def test_a_large_image_is_reduced_with_its_points(tmp_path: Path) -> None:
     assert scene.size == (256, 512)
     assert scene.points.tolist() == [[256, 128], [1, 2]]
     assert scene.short_side == 256
-    assert "reduced to 512 x 256 pixels" in scene.note
+    assert "reduced from 2048 x 1024 to 512 x 256 pixels: all px here are of the reduced image" in scene.note
 
 
 @pytest.mark.parametrize(
@@ -132,6 +138,17 @@ def test_a_large_image_is_reduced_with_its_points(tmp_path: Path) -> None:
         ("b.csv", "x,y\n", "columns x and y, and a row a head"),
         ("c.csv", "x,y\n900,900\n", "none of 1 heads lies"),
         ("d.json", '{"heads": []}', "expected"),
+        (
+            "f.csv",
+            "x,y\n1,2\nabc,3\n",
+            "row 3, the header being row 1: x must be a finite .*; found 'abc'$",
+        ),
+        ("g.csv", "image,x,y\nother.png,1,1\nstreet.png,1,2\nstreet.png,3,nan\n", "row 4, .*y must be a finite"),
+        ("h.csv", "x,y\n1,\n", "row 2, .*y must be"),
+        ("i.json", "[[1, 2], [3, 4, 5]]", "point 2: expected two numbers, x and y; found 3 values"),
+        ("j.json", "[[1, 2], [3, [4]]]", "point 2: y must be a finite number of pixels; found a list"),
+        ("k.json", "[1, 2]", "point 1: expected two numbers, x and y; found 1"),
+        ("l.json", "[[1, true]]", "point 1: y must be"),
         ("e.json", "[[1, 2", "not valid JSON"),
     ],
 )
