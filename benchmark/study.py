@@ -15,16 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.names import split_choices
 from benchmark.recipes import RECIPES
-from benchmark.study_file import Located, Place, StudyError, one_line, read
+from benchmark.study_file import Located, Place, StudyError, listed, one_line, read
 from losses.discovery import UnknownNameError, check_known, suggestion
 from results.atomic import printable
 from results.spec import Recipe, Selection
 
 __all__ = ["Exclusion", "Match", "Study", "StudyError", "built_in", "load_study", "validated"]
 
-_SHOWN = 50
+
 _LONGEST = 400
-"""Problems of one file that are listed, and characters of each (ours)."""
+"""Characters of a problem that are shown (ours)."""
 _Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _RULES = 1000
 """Most rules of `only` and of `exclude` (ours): each is compared with every combination."""
@@ -150,9 +150,7 @@ def _refusal(source: str, problems: list[_Problem], content: Located | None = No
         place = source if line is None else f"{source}:{line}"
         said = problem.said if len(problem.said) <= _LONGEST else f"{problem.said[: _LONGEST - 1]}…"
         told.append((line or 0, f"{place}: {field}: {printable(said)}"))
-    lines = list(dict.fromkeys(said for _, said in sorted(told, key=lambda item: item[0])))
-    more = [f"{source}: and {len(lines) - _SHOWN} more problems"] if len(lines) > _SHOWN else []
-    return StudyError("\n".join(lines[:_SHOWN] + more))
+    return StudyError(listed(source, (said for _, said in sorted(told, key=lambda item: item[0]))))
 
 
 def _parsed(content: Mapping[str, Any], words: Mapping[Place, str]) -> tuple[Study | None, list[_Problem]]:

@@ -8,6 +8,7 @@ line. Merge keys (`<<`) are refused: a few of them can stand for very many value
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,14 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from results.atomic import printable
 from results.limits import limit
 
-__all__ = ["Located", "StudyError", "one_line", "read"]
+__all__ = ["MOST", "Located", "StudyError", "listed", "one_line", "read"]
 
 _DEPTH = 20
 """Levels of nesting (ours): a study has three."""
 _SEQUENCE, _MAPPING = "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("bool", "float", "int", "null", "str")}
+MOST = 50
+"""Problems of a study that are shown (ours)."""
 _SHOWN = 80
 
 Place = tuple[str | int, ...]
@@ -118,6 +121,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def listed(source: str, problems: Iterable[str]) -> str:
+    """Problems one a line, each once, the first `MOST` of them."""
+    lines = list(dict.fromkeys(problems))
+    more = [f"{source}: and {len(lines) - MOST} more problems"] if len(lines) > MOST else []
+    return "\n".join(lines[:MOST] + more)
+
+
 class _Values:
     """Makes plain values of nodes; notes problems, and raises them all at the end."""
 
@@ -131,8 +141,9 @@ class _Values:
     def table(self, node: MappingNode) -> Located:
         values = self._value(node, ())
         if self._problems:
-            problems = [f"{self._path}:{line}: {said}" for line, said in sorted(self._problems)]
-            raise StudyError("\n".join(dict.fromkeys(problems)))
+            raise StudyError(
+                listed(str(self._path), [f"{self._path}:{n}: {said}" for n, said in sorted(self._problems)])
+            )
         return Located(values, self._lines, self._words)
 
     def _value(self, node: Node, place: Place) -> Any:

@@ -21,7 +21,7 @@ from results.spec import EvaluationSpec
 from results.store import RunFolder, Store
 from runners import weights
 from runners.data.loader import EpochSampler, PartOfBatches
-from runners.engines.local import run_jobs
+from runners.engines.local import Options, run_jobs
 from runners.job import Job
 from tests.runners.crowd_folder import crowd_folder
 from tests.runners.test_execute import job
@@ -38,7 +38,7 @@ def shared(task: Job, count: int) -> Job:
 
 def run(task: Job) -> tuple[RunFolder, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
-    run_jobs([task], ["cpu"], lambda _, event: events.append(event))
+    run_jobs([task], Options(), lambda _, event: events.append(event))
     return Store(task.output).run(task.spec.run_id), [event for event in events if event["event"] != "idle"]
 
 
