@@ -161,9 +161,9 @@ def distribution(density: Tensor, cost: Tensor, weight: float = 1.0, *, count: L
 
         p* = a / s,    L = c'a / s + w k(s),    dL/da = (c - c'a / s) / s + w k'(s)
 
-    k(s) = |s - 1| ("l1": what DM-Count has) or s - 1 - log s ("bregman": what `entropic` tends to, less tau (s - 1) -
-    tau log s terms of order 1 / tau). With one head the exact transport cost is c'a / s, so the zoo's DM-Count agrees
-    on its transport term.
+    k(s) = |s - 1| ("l1": what DM-Count has) or s - 1 - log s ("bregman": with w = tau this is what `entropic` tends to
+    as tau -> infinity, up to terms of order 1 / tau). With one head the transport cost is c'a / s, so the zoo's
+    DM-Count agrees on its transport term.
 
     Args:
         density: (n,) a >= 0, with some mass.

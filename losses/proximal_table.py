@@ -45,7 +45,7 @@ TABLE: tuple[Row, ...] = (
         "c - mean c + w sign(s - 1)", "squared_l1"),
     Row("PML, KL", "constant", "KL(p | a)", "1'p = 1", "a exp(-c / tau) / eta", "tau (1 - p* / a)", "entropic"),
 )  # fmt: skip
-"""The rows that are implemented here, in the paper's order; the last three are PML itself."""
+"""The rows that are implemented here: the paper's four in its order, and PML's own three from its derivation."""
 
 
 class Misprint(NamedTuple):
@@ -69,8 +69,9 @@ MISPRINTS: tuple[Misprint, ...] = (
              "the target must sum to 1; the factor 1/n of eta was lost"),
     Misprint("tau -> 0: p* -> delta(y), of the affine closed form", "only on the simplex",
              "the affine p* diverges like (mean c - c) / tau"),
-    Misprint("BL: tau = 1 / |1'a - 1| with p* = a - (1 / |1'a - 1|) c + eta", "p* = a - |1'a - 1| c + eta at that tau",
-             "p* has c / tau: the factor is inverted"),
+    Misprint("BL: tau = 1 / |1'a - 1| with p* = a - (1 / |1'a - 1|) c + eta", "p* = a - |1'a - 1| c + eta at that tau; "
+             "here tau = n / |1'a - 1|, and no mean of the cost is taken away",
+             "p* has c / tau: the factor is inverted; with that tau the gradient is BL's"),
     Misprint("tau = detach(2 / |1'a - 1|) gives the count loss |1'a - 1| / n",
              "gradient (2 / n) sign with that tau detached, (1 / n) sign from the value",
              "a factor 2 between the two readings; the table has 1 / |1'a - 1|"),
@@ -78,7 +79,9 @@ MISPRINTS: tuple[Misprint, ...] = (
              "released PML has no 1 / n: each head's own number of cells is in its tau"),
     Misprint("L2 row: p* = N(0 | sigma 1), tau = 0", "N(y, sigma^2 I); the gradient a - p* is that of regressing p*",
              "at tau = 0 the loss itself does not depend on a"),
+    Misprint("DM-Count: count loss |1'a - 1| beside tau = infinity and KL", "|1'a - 1|, as DM-Count has it",
+             "the limit of the KL divergence has 1'a - log 1'a - 1 instead; the slides set one for the other"),
     Misprint("P2PNet: delta(argmin c - tau a) in the table", "delta(argmin c - 2 tau a), as in its derivation",
              "the factor 2 of |delta_k - a|_1 = 1 + 1'a - 2 a_k was absorbed into tau"),
 )  # fmt: skip
-"""Misprints and gaps of the slides, each with what is implemented; `tests/losses/test_proximal.py` has the proofs."""
+"""Misprints and gaps of the slides, each with what is implemented. `benchmark explain --check` checks the algebra."""

@@ -263,7 +263,8 @@ def count_norms(scene: Shown, asked: Sequence[Asked]) -> Plot:
     bar(figure, place, width, PUSH.reversed(), roots(-most, most), _signed_ticks(most, len(groups) > 1), title)
     columns = ["loss", "prediction", "value", "count", "target_count", "added", "taken", "seen"]
     caption = (
-        f"The count norm, after the last figure of the paper: {scene.title}. (a) Picture and a prediction, (b) heads "
+        "The count norm, after the last figure of the paper (tau of the L2 norm is ours, the paper's is not known): "
+        f"{scene.title}. (a) Picture and a prediction, (b) heads "
         f"with the cells nearest to each, (c)–({'cdefgh'[2 * len(groups) - 1]}) what the target adds to the prediction "
         "(blue) and takes from it (orange), in people per cell on one scale of square roots; beneath, people added, "
         "taken, and the target's sum. "

@@ -44,8 +44,9 @@ def field_part(scene: Scene, guesses: Sequence[Guess], found: Sequence[Field]) -
     made = "; ".join(f"‘{one.name}’: {one.words}" for one in guesses)
     lead = [
         "A network gets from a loss only its gradient: where it wants more people and where fewer. Seen as a proximal "
-        "step (Lin, Wan and Chan, ICLR 2025), the gradient leads from the prediction towards a target density. Both "
-        "are drawn here for the same predictions, so that losses can be compared without any training.",
+        "step (Lin, Wan and Chan, ICLR 2025), it belongs to a target density p*: for PML it is tau (a - p*) on each "
+        "head's cells. For losses whose target is fixed (L2, NoiseCC, ChfL) or a plan's (GL, DM-Count), p* is what "
+        "they would have, and one gradient step need not lead straight there. Both are drawn for the same predictions.",
         f"Scene: {scene.title}; {len(scene.points)} heads on {scene.cells[1]} x {scene.cells[0]} cells of "
         f"{scene.stride} px{_part_of(scene)}. Predictions are made from the heads (ours): {made}.",
         f"The tables below the figures: {READING}",

@@ -109,9 +109,10 @@ def paper_table() -> Table:
     )
     caption = (
         "L(a) = min over p of c'p + tau D(p, a), on the n cells nearest to one head: a the density, s = 1'a its sum, c "
-        "the cost of moving a person from each cell to the head, p* the minimiser; eta makes it sum to 1.",
-        "w: weight of the count; q: posterior of BL's background; y: the head. Functions: losses.proximal. The rows "
-        "are the paper's (Lin, Wan, Chan, ICLR 2025), its misprints corrected.",
+        "the cost of moving a person from each cell to the head, p* the minimiser; eta makes it sum to 1 (but for BL, "
+        "whose row has no feasible set: its target sums to 1 - |s - 1| mean q).",
+        "w: weight of the count; q: posterior of BL's background; y: the head. Functions: losses.proximal. The first "
+        "four rows are those of the paper's table (Lin, Wan, Chan, ICLR 2025), corrected; PML's are from its text.",
     )
     return Table("proximal", "Losses as cases of the proximal mapping loss", "loss", columns, rows, caption)
 

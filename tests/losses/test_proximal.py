@@ -242,3 +242,34 @@ def test_gl_target_is_what_its_pixel_term_regresses() -> None:
 def _distances(points: Tensor) -> np.ndarray:
     y, x = np.mgrid[4 : SIZE[0] : 8, 4 : SIZE[1] : 8]
     return np.hypot(x.reshape(-1, 1) - points[:, 0].numpy(), y.reshape(-1, 1) - points[:, 1].numpy())
+
+
+@pytest.mark.parametrize("name", ["bl", "noisecc"])
+def test_a_view_knows_visible_shares_and_the_whole_image(name: str) -> None:
+    """As the loss itself on the same batch."""
+    prediction, points = predict(name, SIZE, total=4.0, dtype=torch.float64), scatter(5, SIZE, torch.float64)
+    target = Target([points], SIZE, visible=[torch.linspace(0.2, 1, 5)], short_side=torch.tensor([300.0]))
+    assert prediction.density is not None
+    (expected,) = torch.autograd.grad(losses.build(name)(prediction, target)["loss"], prediction.density)
+    (found,) = proximal.view(losses.build(name), prediction, target)
+    torch.testing.assert_close(found.gradient, expected[0, 0])
+    (plain,) = proximal.view(losses.build(name), prediction, target._replace(visible=None))
+    assert (plain.gradient - found.gradient).abs().max() > 1e-6
+
+
+def test_bl_target_has_each_heads_own_number_of_cells() -> None:
+    """a - gradient |count_j - 1| / n_j on the n_j cells nearest to head j."""
+    prediction, points = predict("bl", SIZE, total=2.0, dtype=torch.float64), scatter(4, SIZE, torch.float64)
+    found = view("bl", prediction, points)
+    assert prediction.density is not None
+    assert found.target is not None
+    step = ((prediction.density.detach()[0, 0] - found.target) / found.gradient).flatten()
+    owner = np.argmin(_distances(points), axis=1)
+    sizes = np.bincount(owner, minlength=4)
+    people = []
+    for head in range(4):
+        own = step[torch.from_numpy(owner == head)]
+        torch.testing.assert_close(own, own[0].expand_as(own))
+        people.append(float(own[0]) * sizes[head])  # |count_j - 1|
+    loss = losses.build("bl")(prediction, Target([points], SIZE))
+    assert sum(people) == pytest.approx(loss["term/people"].item())

@@ -65,3 +65,45 @@ def test_the_table_says_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"Not true here: {found[0].name}" in wrong.caption[0]
     with pytest.raises(ValueError, match="at least 1"):
         propositions(0, 0)
+
+
+@pytest.mark.parametrize("row", ["entropic", "squared_l1", "distribution", "squared"])
+@pytest.mark.parametrize("part", ["target", "gradient", "filler"])
+def test_nothing_that_is_not_a_number_passes(row: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = getattr(proximal, row)
+
+    def spoilt(*args, **kwargs):
+        found = right(*args, **kwargs)
+        return found._replace(**{part: getattr(found, part) * float("nan")})
+
+    monkeypatch.setattr(proximal, row, spoilt)
+    assert any(each.holds is False for each in propositions(0, 3))
+
+
+@pytest.mark.parametrize(("row", "part", "factor"), [
+    ("distribution", "target", 2.0), ("distribution", "filler", 0.5), ("squared_l1", "filler", -1.0),
+    ("entropic", "filler", 2.0), ("gaussian", "gradient", 2.0), ("gaussian", "value", 2.0),
+])  # fmt: skip
+def test_a_wrong_factor_is_caught(row: str, part: str, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = getattr(proximal, row)
+
+    def wrong(*args, **kwargs):
+        found = right(*args, **kwargs)
+        return found._replace(**{part: getattr(found, part) * factor})
+
+    monkeypatch.setattr(proximal, row, wrong)
+    assert any(each.holds is False for each in propositions(0, 3))
+
+
+def test_a_solver_that_does_not_solve_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several heads exact transport is held against POT's own cost."""
+    from losses import dm_count
+
+    right = dm_count.balanced
+
+    def lazy(cost, a, b, **kwargs):
+        return right(cost, a, b, **(kwargs | {"solver": "stabilised", "reg": 1e6, "iterations": 1}))
+
+    monkeypatch.setattr(dm_count, "balanced", lazy)
+    failing = {each.name for each in propositions(0, 3) if each.holds is False}
+    assert failing == {"DM-Count, exact OT"}
