@@ -16,6 +16,7 @@ import os
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -27,7 +28,7 @@ import psutil
 
 from results.atomic import printable, write_text
 
-__all__ = ["BEAT", "LEASE", "Claims", "Owner"]
+__all__ = ["BEAT", "LEASE", "Claims", "Owner", "document"]
 
 BEAT = 20.0
 """Seconds between two signs of life (ours)."""
@@ -88,7 +89,7 @@ class Claims:
             return False
         number = 1 if newest is None else _number(newest) + 1
         mine = self.folder / f"claim-{number:04d}.json"
-        if not _create(mine, json.dumps(_myself()._asdict())):
+        if not _create(mine, document(_myself())):
             return False
         self._mine = mine
         for old in self._files()[: -_KEPT - 1]:
@@ -103,7 +104,7 @@ class Claims:
         """Gives the run back; nothing happens if it is no longer this process's."""
         if self._mine is not None:
             with suppress(OSError):  # a folder that is gone or full: the claim dies with the process
-                write_text(self._mine, json.dumps(_myself()._replace(released=True)._asdict()))
+                write_text(self._mine, document(_myself()._replace(released=True)))
         self._mine = None
 
     def holder(self) -> Owner | None:
@@ -199,13 +200,20 @@ def _create_plainly(path: Path, text: str) -> bool:
     return True
 
 
+def document(owner: Owner) -> str:
+    """What stands in a claim: JSON with a check sum; a machine whose name is damaged would be believed for `LEASE`."""
+    said = json.dumps(owner._asdict())
+    return json.dumps(owner._asdict() | {"check": zlib.crc32(said.encode())})
+
+
 def _read(claim: Path) -> Owner | None:
-    """The owner that a claim names; None if it cannot be read, and then holds nothing."""
+    """The owner that a claim names; None if it cannot be read or is damaged, and then holds nothing."""
     try:
         with claim.open("rb") as file:
             found = json.loads(file.read(_BYTES))
-        return Owner(str(found["host"]), str(found["machine"]), int(found["pid"]), float(found["started"]),
-                     bool(found["released"]))  # fmt: skip
+        owner = Owner(str(found["host"]), str(found["machine"]), int(found["pid"]), float(found["started"]),
+                      bool(found["released"]))  # fmt: skip
+        return owner if json.loads(document(owner))["check"] == found["check"] else None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 

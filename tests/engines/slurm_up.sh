@@ -6,7 +6,7 @@
 #   export SLURM_CONF=FOLDER/slurm.conf           as it prints; then: pytest tests/engines/test_slurm.py --cluster
 #   tests/engines/slurm_down.sh [FOLDER]          ends what it started
 #
-# Everything it writes is in FOLDER (default: /tmp/crowd-slurm): configuration, key, logs, state. The node has two CPUs,
+# Everything it writes is in FOLDER (default: crowd-slurm in $TMPDIR or /tmp): configuration, key, logs, state. The node has two CPUs,
 # whatever the machine has, and munge has a socket and a key of its own.
 set -euo pipefail
 
@@ -15,7 +15,7 @@ if [[ ${1:-} == --install ]]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge
 fi
-folder=${1:-/tmp/crowd-slurm}
+folder=${1:-${TMPDIR:-/tmp}/crowd-slurm}
 for command in munged slurmctld slurmd sinfo; do
     if ! command -v "$command" >/dev/null; then
         echo "slurm_up.sh: $command is not installed; with --install as the first word this script installs it" >&2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from benchmark import show
 from benchmark.cli import main
-from results.claims import LEASE, Owner
+from results.claims import LEASE, Owner, document
 from results.store import RunFolder, Store
 from runners import engines
 from runners.engines import EngineError, local, parcels, process, slurm
@@ -179,7 +178,7 @@ def test_a_carrier_waits_for_the_lease_of_a_dead_node(tmp_path: Path, monkeypatc
     run = Store(job.output).run(job.spec.run_id)
     run.path.mkdir(parents=True)
     claim = run.path / "claim-0001.json"
-    claim.write_text(json.dumps(Owner("lost", "another machine", 7, 0.0)._asdict()))
+    claim.write_text(document(Owner("lost", "another machine", 7, 0.0)))
     os.utime(claim, (time.time() - LEASE + 2,) * 2)
     monkeypatch.setattr(process, "PATIENCE", 0.0)
     words = [{"event": "held", "holder": "process 7 on lost"}, {"event": "done"}]

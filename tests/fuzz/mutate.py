@@ -283,7 +283,7 @@ def _json(rng: random.Random, content: bytes, corpus: Sequence[bytes], kind: str
 
 def _yaml(rng: random.Random, content: bytes, corpus: Sequence[bytes], kind: str) -> bytes:
     try:
-        value = yaml.load(content, Loader=_LOADER)
+        value = _LOADER(content).get_single_data()
         changed = _changed(rng, value)
         return yaml.dump(changed, Dumper=_DUMPER, allow_unicode=True, default_flow_style=rng.random() < 0.5).encode()
     except (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, AttributeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -34,9 +33,9 @@ def start(folder: Path) -> subprocess.Popen[str]:
 def write(folder: Path, number: int, age: float = 0.0, **changes: object) -> Path:
     """A claim of another process, last heard of `age` seconds ago."""
     folder.mkdir(exist_ok=True)
-    owner = claims._myself()._asdict() | changes
+    owner = claims._myself()._replace(**changes)
     path = folder / f"claim-{number:04d}.json"
-    path.write_text(json.dumps(owner))
+    path.write_text(claims.document(owner))
     os.utime(path, (time.time() - age,) * 2)
     return path
 
@@ -174,3 +173,12 @@ def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
     for process in processes:
         process.join(60)
     assert [win.value for win in wins] == [1] * rounds
+
+
+def test_a_flipped_bit_makes_no_claim_of_another_machine(tmp_path: Path) -> None:
+    """Whichever character of it is another one: no such claim is believed."""
+    whole = claims.document(claims._myself()._replace(machine="elsewhere"))
+    path = tmp_path / "claim-0001.json"
+    for place, character in enumerate(whole):
+        path.write_text(whole[:place] + chr(ord(character) ^ 1) + whole[place + 1 :])
+        assert claims._read(path) in (None, claims._read(write(tmp_path, 2, machine="elsewhere")))

@@ -23,6 +23,7 @@ import results
 from benchmark.cli import main
 from benchmark.plan import Planned, plan
 from benchmark.study import validated
+from results.claims import document
 from results.spec import EvaluationSpec
 from results.store import Store
 from runners import checkpoints, hooks
@@ -351,7 +352,7 @@ def test_a_process_that_was_taken_over_writes_nothing_more(
         if runner.epoch == 1 and batch_idx == 0:
             owner = folder.claims.holder()
             assert owner is not None
-            (folder.path / "claim-0002.json").write_text(json.dumps(owner._replace(machine="elsewhere")._asdict()))
+            (folder.path / "claim-0002.json").write_text(document(owner._replace(machine="elsewhere")))
 
     with monkeypatch.context() as patch:
         patch.setattr(hooks.Progress, "after_train_iter", slept)
