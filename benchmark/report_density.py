@@ -9,18 +9,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from reports.density import KINDS, Kind
 from reports.localised import Localised
 from reports.measured import Measured
 from reports.overview_density import crowds
 from reports.overview_places import Noted
 from reports.page import Part, noted
+from reports.place_windows import PlaceWindows
 from reports.style import Look, looks
-from reports.tables_density import Spacings, check_baseline
+from reports.tables_density import Heads, check_baseline
 from reports.windows import COLUMNS, WINDOW, Windows, check_window
 from results.store import Store
 
-__all__ = ["part_of", "spacings", "sparse_dense"]
+__all__ = ["heads_of", "part_of", "sparse_dense"]
 
 _BINS: tuple[Kind, ...] = ("quantiles", "nwpu", "jhu")
 """Bins that need nothing but the store."""
@@ -38,25 +42,20 @@ def part_of(
         drawn: Kinds of bins that have figures.
 
     Raises:
-        ValueError: If the baseline was not measured, the window is no multiple of 64 px, or a window is given and none
-            of the bins is of windows.
+        ValueError: If the baseline was not measured, or the window is no multiple of 64 px.
     """
     check_baseline(measured, options.baseline)
     side = WINDOW if options.window is None else options.window
     check_window(side)
     kinds = tuple(options.bins or _BINS)
-    if options.window is not None and "quantiles" not in kinds:
-        raise ValueError(
-            f"--window {options.window} has no effect with --bins {' '.join(kinds)}: windows are binned by quantiles "
-            "alone. Add quantiles to --bins, or leave --window out"
-        )
     problems: list[str] = []
-    windows = _windows(options, measured, side, problems) if "quantiles" in kinds else None
+    windows = _windows(options, measured, side, problems)
+    found = None if options.recorded else PlaceWindows.of(Store(options.output), localised, side, problems)
 
     def make(shown: Mapping[str, Look], noted: Noted) -> Part:
         part = crowds(
             measured, localised, windows, shown, noted,
-            kinds=kinds, drawn=drawn, baseline=options.baseline, spacings=spacings(options.data_root),
+            kinds=kinds, drawn=drawn, baseline=options.baseline, heads=heads_of(options.data_root), place_windows=found,
         )  # fmt: skip
         said = [f"No readable windows in {len(problems)} measurements; the first: {problems[0]}"] if problems else []
         return part._replace(warnings=[*part.warnings, *said])
@@ -77,15 +76,14 @@ def sparse_dense(options: argparse.Namespace, measured: Measured, localised: Loc
     return part._replace(tables=[table for _, table in part.details], details=())
 
 
-def spacings(root: Path | None) -> Spacings:
-    """What gives the mean distance of each image's heads to the nearest other, from the datasets below a folder."""
+def heads_of(root: Path | None) -> Heads:
+    """What gives the heads of each image of a setting, from the datasets below a folder."""
 
     @cache
-    def known(name: str, params: str, split: str) -> dict[str, tuple[int, float]]:
+    def known(name: str, params: str, split: str) -> dict[str, npt.NDArray[np.float64]]:
         from runners import data
         from runners.data.cache import fit_annotation
         from runners.data.reading import DataError
-        from runners.metrics.density import spacing
 
         found = {}
         try:
@@ -93,23 +91,22 @@ def spacings(root: Path | None) -> Spacings:
             for entry in dataset.entries(split):
                 stored = dataset.image_size(entry)
                 fitted = fit_annotation(dataset.read_annotation(entry), stored, dataset.prepared_size(*stored))
-                found[entry.id] = (len(fitted.points), spacing(fitted.points))
+                found[entry.id] = np.asarray(fitted.points, np.float64)
         except (DataError, OSError, TypeError, ValueError) as error:
             raise ValueError(f"bins of the spacing need the annotations, and {error}") from error
         return found
 
-    def find(terms: Mapping[str, Any], ids: Sequence[str], true: Sequence[float]) -> Sequence[float]:
+    def find(terms: Mapping[str, Any], ids: Sequence[str], true: Sequence[float]) -> list[npt.NDArray[np.float64]]:
         name = str(terms["dataset"])
         params = terms["dataset_params"] if isinstance(terms["dataset_params"], str) else "{}"
         here = known(name, params, str(terms["split"]))
         for image, count in zip(ids, true, strict=True):
-            people = here.get(image, (None, 0.0))[0]
-            if people != count:
-                found = "no such image" if people is None else f"{people} people"
+            if image not in here or len(here[image]) != count:
+                found = f"{len(here[image])} people" if image in here else "no such image"
                 raise ValueError(
                     f"{name} at --data-root is not what was measured: image {image} had {count:g} people, found {found}"
                 )
-        return [here[image][1] for image in ids]
+        return [here[image] for image in ids]
 
     return find
 

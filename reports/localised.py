@@ -77,6 +77,13 @@ class PlaceSample:
         found: Comparison | None = self._known[key]
         return found
 
+    def restricted(self, members: npt.NDArray[np.bool_]) -> PlaceSample:
+        """Some of the images."""
+        ids = tuple(name for name, kept in zip(self.ids, members, strict=True) if kept)
+        return PlaceSample(
+            self.tp[:, members], self.predicted[:, members], self.true[members], self.seeds, self.runs, ids
+        )
+
     def _of(self, seeds: Sequence[int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Hits and points of these seeds only."""
         places = [self.seeds.index(seed) for seed in seeds]

@@ -7,13 +7,15 @@ from functools import partial
 
 from reports import plots_density, tables, tables_density, tables_places
 from reports.density import KINDS, Kind
+from reports.density_words import LEVEL, verdicts
 from reports.localised import Localised
 from reports.measured import Measured
 from reports.overview_places import Noted
 from reports.page import Part
+from reports.place_windows import PlaceWindows
 from reports.style import Look, Plot
 from reports.table import Table
-from reports.tables_density import Density, Spacings
+from reports.tables_density import Density, Heads
 from reports.tables_places import file_name
 from reports.windows import Windows
 
@@ -35,7 +37,8 @@ def crowds(
     kinds: Sequence[Kind] = ("quantiles", "nwpu", "jhu"),
     drawn: Sequence[Kind] = KINDS,
     baseline: str | None = None,
-    spacings: Spacings | None = None,
+    heads: Heads | None = None,
+    place_windows: PlaceWindows | None = None,
 ) -> Part:
     """Every setting in every kind of bins: whole images, windows, and where people were found.
 
@@ -48,40 +51,89 @@ def crowds(
         kinds: Of the bins.
         drawn: Those that have figures too.
         baseline: What the others are compared with; by default `l2`, else the first.
-        spacings: For bins of the spacing.
+        heads: For bins of the spacing.
+        place_windows: The windows of where people were found; None leaves them out.
 
     Returns:
         The part; all tables are among its `details`.
     """
-    warnings: list[str] = []
-    details: list[tuple[str, Table]] = []
-    plots: list[Plot] = []
+    found = _Collected(looks, noted, tuple(drawn))
     whole: list[str] = []
     for setting in tables.settings(measured):
-        made: dict[str, Callable[[], Density]] = {
-            f"images, {kind}": partial(tables_density.of_images, setting, kind, baseline=baseline, spacings=spacings)
-            for kind in kinds
-        }
-        if windows is not None and "quantiles" in kinds:
-            if windows.whole(setting.measured.evaluated):
-                whole.append(setting.title)
-            else:
-                made["windows"] = partial(tables_density.of_windows, setting, windows, baseline=baseline)
-        for what, make in made.items():
-            with noted(warnings, f"{what} of {setting.title}"):
-                density = make()
-                details.append((density.title, tables_density.table(density)))
-                if density.found.kind in drawn:
-                    plots += _errors(density, looks)
+        for kind in kinds:
+            made = partial(tables_density.of_images, setting, kind, baseline=baseline, heads=heads)
+            found.add(f"images, {kind}, of {setting.title}", made)
+        if windows is None:
+            continue
+        if windows.whole(setting.measured.evaluated):
+            whole.append(setting.title)
+            continue
+        for kind in kinds:
+            made = partial(tables_density.of_windows, setting, windows, kind, baseline=baseline, heads=heads)
+            found.add(f"windows, {kind}, of {setting.title}", made)
     for part in _settings(localised):
         for kind in kinds:
-            with noted(warnings, f"F1 by density, {kind}"):
-                density = tables_density.of_places(part, kind, spacings=spacings)
-                details.append((density.title, tables_density.table(density)))
-                if kind in drawn:
-                    plots += _places(density, looks)
-    lead = (*_LEAD, *([_too_large(windows.window, whole)] if windows is not None and whole else []))
-    return Part("density", "Sparse and dense crowds", lead, warnings, (), plots, details)
+            found.add(f"F1 by density, {kind}", partial(tables_density.of_places, part, kind, heads=heads))
+        if place_windows is None or place_windows.whole(part.rows):
+            continue
+        for kind in kinds:
+            made = partial(tables_density.of_place_windows, part, place_windows, kind)
+            found.add(f"F1 by density of windows, {kind}", made)
+    lead = (*_LEAD, *([_too_large(windows.window, whole)] if windows is not None and whole else []), *found.summary())
+    return Part("density", "Sparse and dense crowds", lead, found.warnings, (), found.plots, found.details)
+
+
+class _Collected:
+    """Tables, figures and findings as they are made; what cannot be made is a warning."""
+
+    def __init__(self, looks: Mapping[str, Look], noted: Noted, drawn: Sequence[Kind]) -> None:
+        self.details: list[tuple[str, Table]] = []
+        self.plots: list[Plot] = []
+        self.warnings: list[str] = []
+        self._looks, self._noted, self._drawn = looks, noted, drawn
+        self._apart: list[str] = []
+        self._tables = 0
+        self._verdicts: list[str] = []
+
+    def add(self, what: str, make: Callable[[], Density]) -> None:
+        """One setting in one kind of bins."""
+        with self._noted(self.warnings, what):
+            density = make()
+            self.details.append((density.title, tables_density.table(density)))
+            self._compare(density)
+            if density.found.kind in self._drawn:
+                draw = _errors if "mae" in density.metrics else _places
+                self.plots += draw(density, self._looks)
+
+    def summary(self) -> list[str]:
+        """What is told apart from the baseline, over all tables; nothing if none compares."""
+        if not self._tables:
+            return []
+        none = self._tables - len(self._apart)
+        rest = f"No loss is told apart from the baseline in {none} of {self._tables} tables. " if none else ""
+        own = "Each table is corrected (Holm) for its own tests, not for those of the others."
+        return [*self._apart, rest + own, *self._tally()]
+
+    def _tally(self) -> list[str]:
+        """What the densest bins say of PML, over all tables; nothing without PML."""
+        count = len(self._verdicts)
+        if not count:
+            return []
+        said = ", ".join(f"{self._verdicts.count(word)} {word}" for word in ("confirmed", "contradicted", "open"))
+        return [
+            "The paper argues that PML gains in dense crowds. In the densest bin of each table, against the baseline: "
+            f"{said}, of {count} comparisons; the sentence under each table has the numbers. Tables of one setting are "
+            "of the same images: they are not independent."
+        ]
+
+    def _compare(self, density: Density) -> None:
+        """Keeps the first sentence of a table in which something is told apart."""
+        if density.baseline is None or not density.findings:
+            return
+        self._tables += 1
+        self._verdicts += [one.said for one in verdicts(density.frame, density.found.kind, density.metrics[0])]
+        if (density.frame["p_holm"] < LEVEL).any():
+            self._apart.append(f"{density.title}. {density.findings[0]}")
 
 
 def _too_large(side: int, titles: Sequence[str]) -> str:
@@ -108,8 +160,8 @@ def _errors(density: Density, looks: Mapping[str, Look]) -> Iterator[Plot]:
 def _places(density: Density, looks: Mapping[str, Look]) -> Iterator[Plot]:
     """F1 of the losses, a figure a localizer."""
     for localizer, own in density.frame.groupby("localizer_label", sort=True):
-        frame = own.assign(label=own["loss"])
-        plot = plots_density.by_bin(frame, "f1", axis=density.found.axis, looks=looks)
+        frame = own[own["people"] > 0].assign(label=own["loss"])  # of nobody there is no F1
+        plot = plots_density.by_bin(frame, "f1", axis=density.found.axis, unit=density.unit, looks=looks)
         yield _named(plot._replace(caption=f"{localizer}: {plot.caption}"), density, f"_{localizer}")
 
 

@@ -17,13 +17,12 @@ from scipy.spatial import cKDTree
 
 from reports import style
 from reports.style import LINE, PAGE, SMALL, TEXT, Plot
+from results.crowds import STORED_WINDOW
 
 __all__ = ["Example", "samples"]
 
 Array = npt.NDArray[np.float64]
 
-_WINDOW = 64
-"""Side of the windows of the error, pixels: those of the per-image files."""
 _DENSITY = matplotlib.colormaps["magma"]
 _ERROR = matplotlib.colormaps["RdBu_r"]
 # Text on pictures and maps, which are as light or dark on any page: not the page's colour.
@@ -118,7 +117,7 @@ def _check(example: Example) -> None:
     Raises:
         ValueError: With the array, its shape and what is expected.
     """
-    windows = tuple(-(-side // _WINDOW) for side in example.image.shape[:2])
+    windows = tuple(-(-side // STORED_WINDOW) for side in example.image.shape[:2])
     for name, array, good, expected in (
         ("image", example.image, example.image.ndim == 3 and example.image.shape[2:] == (3,), "(H, W, 3)"),
         ("points", example.points, _are_points(example.points), "(n, 2)"),
@@ -141,7 +140,7 @@ def _are_points(points: Array | None) -> bool:
 
 def _per_window(example: Example) -> Array | None:
     """The density as people per 64 x 64 px."""
-    return None if example.density is None else example.density * (_WINDOW / example.stride) ** 2
+    return None if example.density is None else example.density * (STORED_WINDOW / example.stride) ** 2
 
 
 def _density_limit(examples: Sequence[Example]) -> float:
@@ -215,9 +214,9 @@ def _windows(axes: Axes, example: Example, worst: float, scale: float) -> None:
     if error is None:
         _absent(axes, "no windows were kept")
         return
-    norm, side = _signed_roots(worst), _WINDOW * scale
+    norm, side = _signed_roots(worst), STORED_WINDOW * scale
     rows, columns = (
-        np.minimum(np.arange(count + 1) * _WINDOW, length)
+        np.minimum(np.arange(count + 1) * STORED_WINDOW, length)
         for count, length in zip(error.shape, example.image.shape[:2], strict=True)
     )
     axes.pcolormesh(columns, rows, error, cmap=_ERROR, norm=norm, edgecolors=style.GRID, linewidth=0.2)

@@ -10,34 +10,39 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy.typing as npt
 import pandas as pd
 
 from losses.discovery import check_known
-from reports.cells import DIGITS, METRIC_NAMES
-from reports.density import LEAST, METRICS, Binning, Kind, Units, binning, scored
-from reports.localised import Localised
+from reports.cells import METRIC_NAMES
+from reports.density import Binning, Kind, binning, scored
+from reports.density_words import LEVEL, digits_of, findings, span_words
+from reports.localised import Localised, PlaceSample
 from reports.measured import Measured
+from reports.place_windows import PlaceUnits, PlaceWindows
 from reports.shares import SHARES
 from reports.table import Cell, Column, Row, Table, number
 from reports.table import Kind as ColumnKind
 from reports.tables import Setting
 from reports.tables_places import APART, file_name, radius_words, scoring_caption, setting_key
+from reports.units import METRICS, Units
 from reports.windows import Windows
 from reports.words import failures_caption, setting_title, terms_caption
+from results.crowds import LEAST_IMAGES, nearest
 
-__all__ = ["Density", "Spacings", "check_baseline", "of_images", "of_places", "of_windows", "table"]
+__all__ = ["Density", "Heads", "check_baseline", "of_images", "of_place_windows", "of_places", "of_windows", "table"]
 
-Spacings = Callable[[Mapping[str, Any], Sequence[str], Sequence[float]], Sequence[float]]
-"""From the terms of a setting, its image ids and true counts: each image's mean distance from a head to the next,
-pixels of the prepared image, NaN with fewer than two heads. Raises ValueError where the data are not at hand."""
+Heads = Callable[[Mapping[str, Any], Sequence[str], Sequence[float]], Sequence[npt.ArrayLike]]
+"""From the terms of a setting, its image ids and true counts: each image's heads, (n, 2), pixels of the prepared image.
+Raises ValueError where the data are not at hand, or not those that were measured."""
 DEFAULT_BASELINE = "l2"
 """What the others are compared with, where it was measured (ours)."""
 _BY: dict[Kind, str] = {"quantiles": "", "nwpu": " by NWPU-Crowd's levels", "jhu": " by JHU-Crowd++'s ranges"}
 _BY |= {"spacing": " by spacing"}
-_FEW = 10
-"""Fewer people a unit: errors in people have one more decimal."""
-_LEVEL = 0.05
-"""Of the family-wise error."""
+_WINDOWS = (
+    "Windows of {side} px do not overlap and start at the upper left corner of the {which} image; those at the right "
+    "and the lower border are smaller. The images are the sample: windows of one image are not independent."
+)
 
 
 class Density(NamedTuple):
@@ -52,6 +57,7 @@ class Density(NamedTuple):
         frame: `density.scored`.
         metrics: What is in it, the first one compared.
         baseline: What the others are compared with.
+        findings: What is told apart, in sentences.
         caption: What the units are, and the terms.
     """
 
@@ -63,11 +69,12 @@ class Density(NamedTuple):
     frame: pd.DataFrame
     metrics: tuple[str, ...]
     baseline: str | None
+    findings: tuple[str, ...]
     caption: tuple[str, ...]
 
 
 def of_images(
-    setting: Setting, kind: Kind = "quantiles", *, baseline: str | None = None, spacings: Spacings | None = None
+    setting: Setting, kind: Kind = "quantiles", *, baseline: str | None = None, heads: Heads | None = None
 ) -> Density:
     """Whole images of a setting.
 
@@ -75,45 +82,61 @@ def of_images(
         setting: What was measured.
         kind: Of the bins.
         baseline: A label; by default `l2`, else the first. A label that is not in this setting: nothing is compared.
-        spacings: For bins of the spacing.
+        heads: For bins of the spacing.
 
     Raises:
         ValueError: If bins of the spacing are asked for and the data are not at hand.
     """
     samples = {label: Units.of(sample) for label, sample in _sorted(setting).items()}
     first = next(iter(samples.values()))
-    found = binning(kind, _values(kind, setting.first, first.ids, first.true, spacings))
+    found = binning(kind, _values(kind, setting.first, first.ids, first.true, heads))
     return _density(f"{kind}_{setting.key}", "image", setting, found, samples, baseline)
 
 
-def of_windows(setting: Setting, windows: Windows, *, baseline: str | None = None) -> Density:
-    """Windows of the images of a setting, in quantiles of their true count; losses without windows are left out.
+def of_windows(
+    setting: Setting,
+    windows: Windows,
+    kind: Kind = "quantiles",
+    *,
+    baseline: str | None = None,
+    heads: Heads | None = None,
+) -> Density:
+    """Windows of the images of a setting; losses without windows are left out.
+
+    Args:
+        setting: What was measured.
+        windows: Of its images.
+        kind: Of the bins; their names are of images, and for windows ours.
+        baseline: As `of_images`.
+        heads: For bins of the spacing.
 
     Raises:
-        ValueError: If no run has windows.
+        ValueError: If no run has windows, and as `of_images`.
     """
     rows = setting.measured.evaluated
     rows = rows[windows.has(rows)]
     if rows.empty:
         raise ValueError("no windows were kept with these runs (a study recorded --without-windows has none)")
     samples = {str(label): windows.units(inside) for label, inside in rows.groupby("label", sort=True)}
-    first = next(iter(samples.values()))
+    label, first = next(iter(samples.items()))
+    values: npt.ArrayLike = first.true
+    if kind == "spacing":
+        people = [float(first.true[first.owner == place].sum()) for place in range(len(first.ids))]
+        values = windows.spacing(rows[rows["label"] == label], _heads(heads)(setting.first, first.ids, people))
     side = windows.window
-    found = binning("quantiles", first.true, unit=f"{side} px window")
-    words = (
-        f"Windows of {side} px do not overlap and start at the upper left corner of the prepared image; those at the "
-        "right and the lower border are smaller. The images are the sample: windows of one image are not independent.",
-    )
-    return _density(f"windows{side}_{setting.key}", f"{side} px window", setting, found, samples, baseline, words)
+    found = binning(kind, values, unit=f"{side} px window")
+    words = (_WINDOWS.format(side=side, which="prepared"),)
+    name = f"windows{side}_{kind}_{setting.key}"
+    return _density(name, f"{side} px window", setting, found, samples, baseline, words)
 
 
-def of_places(localised: Localised, kind: Kind = "quantiles", *, spacings: Spacings | None = None) -> Density:
+def of_places(localised: Localised, kind: Kind = "quantiles", *, heads: Heads | None = None) -> Density:
     """F1, precision and recall of every system by density of the image, at the radius that chose the thresholds.
 
     Args:
         localised: One of `tables_places.by_setting`.
         kind: Of the bins.
-        spacings: For bins of the spacing.
+        heads: For bins of the spacing.
 
     Raises:
         ValueError: If no hits could be read at the main radius, and as `of_images`.
@@ -124,23 +147,37 @@ def of_places(localised: Localised, kind: Kind = "quantiles", *, spacings: Spaci
         raise ValueError("no hits by image were kept at the main radius")
     samples = {str(system): localised.sample(own) for system, own in rows.groupby("system", sort=True)}
     first = next(iter(samples.values()))
-    row = {str(name): value for name, value in rows.iloc[0].items()}
-    found = binning(kind, _values(kind, row, first.ids, first.true, spacings))
-    radius = str(rows["radius"].iloc[0])
-    frame = scored(found, samples, SHARES)
-    labels = rows.drop_duplicates("system").set_index("system")[["label", "localizer_label"]]
-    frame = frame.rename(columns={"label": "system"}).join(labels, on="system")
-    return Density(
-        f"sparse_dense_{kind}_places_{setting_key(localised.rows)}",
-        f"Sparse and dense images{_BY[kind]}, found within {radius_words(radius)}: {setting_title(row)}",
-        "image",
-        "loss + localizer",
-        found,
-        frame.rename(columns={"label": "loss", "system": "label"}),
-        SHARES,
-        None,
-        (found.words, *_reading(frame, SHARES, None), *scoring_caption(rows, radius), *terms_caption(rows, APART)),
+    terms = {str(name): value for name, value in rows.iloc[0].items()}
+    found = binning(kind, _values(kind, terms, first.ids, first.true, heads))
+    return _placed(f"{kind}_places_{setting_key(localised.rows)}", "image", rows, found, samples)
+
+
+def of_place_windows(localised: Localised, windows: PlaceWindows, kind: Kind = "quantiles") -> Density:
+    """The same by density of the window.
+
+    Args:
+        localised: One of `tables_places.by_setting`.
+        windows: Of its images.
+        kind: Of the bins; their names are of images, and for windows ours.
+
+    Raises:
+        ValueError: If no matches by head were kept at the main radius.
+    """
+    rows = localised.rows
+    rows = rows[rows["main"].astype(bool) & windows.has(rows)]
+    if rows.empty:
+        raise ValueError("no points and matches were kept at the main radius (recorded studies have none)")
+    samples = {str(system): windows.units(own) for system, own in rows.groupby("system", sort=True)}
+    first = next(iter(samples.values()))
+    side = windows.window
+    values = first.spacing if kind == "spacing" else first.true
+    found = binning(kind, values, unit=f"{side} px window", pixels="stored")
+    words = (
+        _WINDOWS.format(side=side, which="stored"),
+        "A found head counts in its window, and so does the point that stands for it; other points where they lie.",
     )
+    name = f"windows{side}_{kind}_places_{setting_key(localised.rows)}"
+    return _placed(name, f"{side} px window", rows, found, samples, words)
 
 
 def table(density: Density) -> Table:
@@ -164,7 +201,9 @@ def table(density: Density) -> Table:
     for words, column in (counted | {"(images)": "images", "(people)": "people"}).items():
         cells = [Cell(f"{any_row[name][column]:,}", any_row[name][column]) for name in bins]
         body.append(Row(words, (*cells, *[Cell()] * (len(heads) - len(bins))), reference=True))
-    return Table(file_name(density.name), density.title, density.stub, heads, tuple(body), density.caption)
+    return Table(
+        file_name(density.name), density.title, density.stub, heads, tuple(body), (*density.findings, *density.caption)
+    )
 
 
 def check_baseline(measured: Measured, baseline: str | None) -> None:
@@ -195,22 +234,59 @@ def _density(
     caption = (*words, found.words, *_reading(frame, METRICS, against), *terms_caption(setting.measured.evaluated))
     title = f"Sparse and dense {unit}s{_BY[found.kind]}: {setting.title}"
     caption += failures_caption(setting.measured)
-    return Density(f"sparse_dense_{name}", title, unit, "loss", found, frame, METRICS, against, caption)
+    said = tuple(findings(frame, found.kind, METRICS[0], against)) if against else ()
+    return Density(f"sparse_dense_{name}", title, unit, "loss", found, frame, METRICS, against, said, caption)
 
 
 def _sorted(setting: Setting) -> dict[str, Any]:
     return dict(sorted(setting.measured.samples(setting.measured.evaluated).items()))
 
 
+def _placed(
+    name: str,
+    unit: str,
+    rows: pd.DataFrame,
+    found: Binning,
+    samples: Mapping[str, PlaceSample] | Mapping[str, PlaceUnits],
+    words: tuple[str, ...] = (),
+) -> Density:
+    """The shares of systems with what stands under them; a table of them names loss and localizer."""
+    radius = str(rows["radius"].iloc[0])
+    frame = scored(found, samples, SHARES)
+    labels = rows.drop_duplicates("system").set_index("system")[["label", "localizer_label"]]
+    frame = frame.rename(columns={"label": "system"}).join(labels, on="system")
+    named = frame.rename(columns={"label": "loss", "system": "label"})
+    terms = (*scoring_caption(rows, radius), *terms_caption(rows, APART))
+    title = setting_title({str(column): value for column, value in rows.iloc[0].items()})
+    return Density(
+        f"sparse_dense_{name}",
+        f"Sparse and dense {unit}s{_BY[found.kind]}, found within {radius_words(radius)}: {title}",
+        unit,
+        "loss + localizer",
+        found,
+        named,
+        SHARES,
+        None,
+        tuple(findings(named, found.kind, SHARES[0], None)),
+        (*words, found.words, *_reading(frame, SHARES, None), *terms),
+    )
+
+
 def _values(
-    kind: Kind, terms: Mapping[str, Any], ids: Sequence[str], true: Any, spacings: Spacings | None
+    kind: Kind, terms: Mapping[str, Any], ids: Sequence[str], true: Any, heads: Heads | None
 ) -> Sequence[float]:
-    """What is binned: true counts, or spacings."""
+    """What is binned of images: true counts, or spacings."""
+    counts = list(map(float, true))
     if kind != "spacing":
-        return list(map(float, true))
-    if spacings is None:
+        return counts
+    found = [nearest(points) for points in _heads(heads)(terms, ids, counts)]
+    return [float(each.mean()) if len(each) else math.nan for each in found]
+
+
+def _heads(heads: Heads | None) -> Heads:
+    if heads is None:
         raise ValueError("bins of the spacing need the annotations: name the folder of the datasets, --data-root")
-    return spacings(terms, ids, list(map(float, true)))
+    return heads
 
 
 def _reading(frame: pd.DataFrame, metrics: Sequence[str], baseline: str | None) -> list[str]:
@@ -219,7 +295,7 @@ def _reading(frame: pd.DataFrame, metrics: Sequence[str], baseline: str | None) 
     if frame["seeds"].max() < 2:
         return [*said, "1 seed: no interval over seeds, and nothing is compared."]
     said.append(
-        f"95 %: intervals over seeds and images, of a bin's images; none with fewer than {LEAST} images. "
+        f"95 %: intervals over seeds and images, of a bin's images; none with fewer than {LEAST_IMAGES} images. "
         + ("NAE over those with people." if "nae" in metrics else "Pooled over the images of a bin.")
     )
     if baseline is not None:
@@ -235,14 +311,9 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _digits(row: Mapping[str, Any], metric: str) -> int:
-    """Decimals of a metric: one more in bins of few people each."""
-    return DIGITS[metric] + (metric in ("mae", "bias") and row["people"] < _FEW * row["units"])
-
-
 def _cell(row: Mapping[str, Any], metric: str) -> Cell:
     """One metric in one bin."""
-    value, digits = row[metric], _digits(row, metric)
+    value, digits = row[metric], digits_of(row, metric)
     if not math.isfinite(value):
         return Cell("–", seeds=row["seeds"])
     sd, low, high = (_known(row[f"{metric}_{name}"]) for name in ("sd", "low", "high"))
@@ -251,19 +322,17 @@ def _cell(row: Mapping[str, Any], metric: str) -> Cell:
 
 def _span(row: Mapping[str, Any], metric: str) -> Cell:
     """The interval of one metric in one bin."""
-    low, high, digits = row[f"{metric}_low"], row[f"{metric}_high"], _digits(row, metric)
+    low, high, digits = row[f"{metric}_low"], row[f"{metric}_high"], digits_of(row, metric)
     return Cell(f"{low:.{digits}f} to {high:.{digits}f}" if math.isfinite(low) else "none")
 
 
 def _change(row: Mapping[str, Any], metric: str) -> Cell:
     """The difference to the baseline."""
-    digits = _digits(row, metric)
     at, low, high = row["difference"], row["difference_low"], row["difference_high"]
     if not math.isfinite(at):
         return Cell("–")
-    star = "*" if row["p_holm"] < _LEVEL else ""
-    spans = (number(value, digits, sign=True) for value in (at, low, high))
-    return Cell("{} ({} to {}){}".format(*spans, star), at, low=low, high=high, seeds=row["seeds"])
+    star = "*" if row["p_holm"] < LEVEL else ""
+    return Cell(span_words(row, metric) + star, at, low=low, high=high, seeds=row["seeds"])
 
 
 def _known(value: float) -> float | None:

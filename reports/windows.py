@@ -3,26 +3,28 @@
 A window of W pixels, a multiple of 64, is the sum of the stored windows in it. Windows do not overlap and start at the
 image's upper left corner; those at the right and the lower border are smaller, and are kept. An image smaller than W is
 one window.
+
+Heads lie in the window that their place divided by W says; one on the right or the lower border of the image, in the
+last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from reports.density import Units
 from reports.measured import Measured
 from reports.protocol import MixedProtocolError
+from reports.units import Units
+from results.crowds import STORED_WINDOW, nearest
 from results.store import Store
 
-__all__ = ["COLUMNS", "STORED", "WINDOW", "Windows", "check_window", "summed"]
+__all__ = ["COLUMNS", "WINDOW", "Windows", "check_window", "places", "summed"]
 
-STORED = 64
-"""Side of the windows that a store keeps, pixels (`runners.metrics.counting.WINDOW`)."""
 WINDOW = 512
 """Side of the windows of a report, pixels (ours)."""
 COLUMNS = ("id", "window_rows", "mass", "people")
@@ -30,10 +32,11 @@ COLUMNS = ("id", "window_rows", "mass", "people")
 
 
 class _Image(NamedTuple):
-    """Predicted and true people of each window of an image."""
+    """Predicted and true people of each window of an image, by rows, and the number of those rows."""
 
     predicted: npt.NDArray[np.float32]
     true: npt.NDArray[np.float32]
+    rows: int
 
 
 class Windows:
@@ -112,11 +115,55 @@ class Windows:
         seeds = tuple(int(seed) for seed in rows["seed"])
         return Units(predicted, true, owner, ids, seeds, tuple(map(str, rows["run_id"])))
 
+    def spacing(self, rows: pd.DataFrame, heads: Sequence[npt.ArrayLike]) -> npt.NDArray[np.float64]:
+        """The mean distance of each window's heads to the nearest other head of the image, pixels; as `units` has them.
+
+        Args:
+            rows: As `units`.
+            heads: (n, 2) of each image of `units`, pixels of the prepared image.
+
+        Returns:
+            (U,), NaN for a window without heads, and for the only head of an image.
+
+        Raises:
+            ValueError: If the heads are not those that were counted in the windows.
+        """
+        images = self._known[_keys(rows.sort_values("seed"))[0]]
+        found = []
+        for (name, image), points in zip(sorted(images.items()), heads, strict=True):
+            count, each = len(image.true), np.asarray(points, float).reshape(-1, 2)
+            owner = places(each, self.window, (image.rows, count // image.rows))
+            people = np.bincount(owner, minlength=count)
+            if not np.array_equal(people, image.true):
+                raise ValueError(
+                    f"the heads of image {name} are not those that were counted in its windows of {self.window} px: "
+                    f"found {len(each)} heads, expected {image.true.sum():g}; name the folder that it was measured on"
+                )
+            total = np.bincount(owner, nearest(each), minlength=count)
+            found.append(np.where(people > 0, total / np.maximum(people, 1), np.nan))
+        return np.concatenate(found)
+
+
+def places(points: npt.ArrayLike, window: int, shape: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """The window of each point, (n,), numbered by rows.
+
+    Args:
+        points: (n, 2), (x, y), pixels.
+        window: Side, pixels.
+        shape: Rows and columns of windows; what lies outside is in the window next to it.
+    """
+    cell = np.floor(np.asarray(points, float).reshape(-1, 2) / window).astype(np.int64)
+    column, row = (np.clip(cell[:, axis], 0, shape[1 - axis] - 1) for axis in (0, 1))
+    found: npt.NDArray[np.int64] = row * shape[1] + column
+    return found
+
 
 def check_window(window: int) -> None:
     """ValueError unless the side is a multiple of 64, the windows that are stored."""
-    if window < STORED or window % STORED:
-        raise ValueError(f"a window is a multiple of {STORED} px, as {STORED}, 128 or {WINDOW}; found {window}")
+    if window < STORED_WINDOW or window % STORED_WINDOW:
+        raise ValueError(
+            f"a window is a multiple of {STORED_WINDOW} px, as {STORED_WINDOW}, 128 or {WINDOW}; found {window}"
+        )
 
 
 def summed(values: npt.ArrayLike, rows: int, window: int) -> npt.NDArray[np.float64]:
@@ -129,16 +176,17 @@ def summed(values: npt.ArrayLike, rows: int, window: int) -> npt.NDArray[np.floa
     """
     grid = np.asarray(values, np.float64).reshape(rows, -1)
     for axis in (0, 1):
-        grid = np.add.reduceat(grid, np.arange(0, grid.shape[axis], window // STORED), axis=axis)
+        grid = np.add.reduceat(grid, np.arange(0, grid.shape[axis], window // STORED_WINDOW), axis=axis)
     return grid.ravel()
 
 
 def _images(found: pd.DataFrame, window: int) -> dict[str, _Image]:
     columns = (found[name] for name in COLUMNS)
-    return {
-        str(name): _Image(*(summed(each, rows, window).astype(np.float32) for each in (mass, people)))
-        for name, rows, mass, people in zip(*columns, strict=True)
-    }
+    images = {}
+    for name, rows, mass, people in zip(*columns, strict=True):
+        predicted, true = (summed(each, rows, window).astype(np.float32) for each in (mass, people))
+        images[str(name)] = _Image(predicted, true, -(-int(rows) * STORED_WINDOW // window))
+    return images
 
 
 def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:

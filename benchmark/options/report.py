@@ -55,7 +55,7 @@ def add_report(commands: Commands) -> None:
     )  # fmt: skip
     density.add_argument(
         "--window", type=int, metavar="PX",
-        help="side of windows, a multiple of 64 (default: 512); for the bins quantiles alone, the others bin images",
+        help="side of windows, a multiple of 64 (default: 512)",
     )  # fmt: skip
     density.add_argument("--baseline", metavar="LOSS", help="compare with this one (default: l2, else the first)")
     page = report.add_argument_group("the page")

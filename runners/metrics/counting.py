@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["WINDOW", "counts", "game", "image_row", "point_games", "point_masses", "summary", "window_edges"]
+from results.crowds import STORED_WINDOW
 
-WINDOW = 64
-"""Side of the windows whose mass and count are kept for every image, pixels."""
+__all__ = ["counts", "game", "image_row", "point_games", "point_masses", "summary", "window_edges"]
+
 GAME_LEVELS = (1, 2, 3)
 
 Array = npt.NDArray[np.float64]
@@ -51,7 +51,7 @@ def point_masses(points: Array, rows: Array, columns: Array) -> Array:
     return np.histogram2d(points[:, 1], points[:, 0], bins=(rows, columns))[0]
 
 
-def window_edges(side: int, window: int = WINDOW) -> Array:
+def window_edges(side: int, window: int = STORED_WINDOW) -> Array:
     """Edges 0, 64, 128, ... and the image's own end, pixels."""
     return np.append(np.arange(0.0, side, window), float(side))
 

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import cKDTree
 
+from results.crowds import LEAST_IMAGES, SCENE_BOUNDS, nearest, quantiles
 from runners.metrics.localisation import scores_of
-from runners.metrics.radii import SCENE_BOUNDS, scene_level
+from runners.metrics.radii import scene_level
 
 __all__ = ["by_density", "spacing"]
-
-LEAST = 5
-"""Images of a bin below which no interval is given (ours)."""
 
 
 def by_density(
@@ -35,7 +32,7 @@ def by_density(
         Columns `radius, axis` (`people`: scene levels; `spacing`: mean distance to the nearest other head, pixels),
         `bin` (its label), `low, high` (least and greatest value within), `images, true, precision, recall, f1`, summed
         over the bin's images, and `f1_low, f1_high`, the 95 % percentile interval of a bootstrap over its images (ours;
-        None with fewer than `LEAST`). The sparsest first for `people`, the densest first for `spacing`.
+        None with fewer than `LEAST_IMAGES`). The sparsest first for `people`, the densest first for `spacing`.
     """
     kept = rows[rows["true"] > 0].reset_index(drop=True)
     apart = np.array([spacing(np.asarray(heads, float).reshape(-1, 2)) for heads in kept["heads"]], float)
@@ -67,9 +64,7 @@ def by_density(
 
 def spacing(heads: np.ndarray) -> float:
     """Mean distance of a head to the nearest other, pixels; NaN with fewer than two heads."""
-    if len(heads) < 2:
-        return float("nan")
-    return float(cKDTree(heads).query(heads, k=[2])[0].mean())
+    return float(nearest(heads).mean()) if len(heads) > 1 else float("nan")
 
 
 def _scenes(kept: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
@@ -80,15 +75,13 @@ def _scenes(kept: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
 
 
 def _quantiles(values: np.ndarray, bins: int) -> list[tuple[str, np.ndarray]]:
-    known = values[np.isfinite(values)]
+    known = np.flatnonzero(np.isfinite(values))
     if not len(known):
         return []
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))
-    places = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(len(edges) - 2, 0))
-    places[~np.isfinite(values)] = -1
+    places = quantiles(values[known], bins)
     found = []
-    for place in np.unique(places[places >= 0]):
-        members = np.flatnonzero(places == place)
+    for place in np.unique(places):
+        members = known[places == place]
         found.append((f"{values[members].min():.3g}–{values[members].max():.3g}", members))
     return found
 
@@ -98,7 +91,7 @@ def _scored(part: pd.DataFrame, name: str, resamples: int, seed: int) -> dict[st
     counts = part[[f"tp_{name}", "predicted", "true"]].to_numpy(float)
     scores = scores_of(*(int(total) for total in counts.sum(axis=0)))
     low = high = None
-    if len(part) >= LEAST:
+    if len(part) >= LEAST_IMAGES:
         drawn = np.random.default_rng(seed).integers(0, len(part), (resamples, len(part)))
         tp, predicted, true = counts[drawn].sum(axis=1).T
         low, high = (float(value) for value in np.quantile(2 * tp / (predicted + true), [0.025, 0.975]))

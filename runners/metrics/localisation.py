@@ -22,11 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from runners.metrics import counting
 from runners.metrics.matching import match, matched_counts
-from runners.metrics.radii import BOX_BOUNDS, SCENE_BOUNDS, Heads, Radius, box_levels, parse_radii, scene_level
+from runners.metrics.radii import BOX_BOUNDS, Heads, Radius, box_levels, parse_radii, scene_level
 
 __all__ = [
     "BOX_BOUNDS",
-    "SCENE_BOUNDS",
     "Heads",
     "Points",
     "Radius",

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from losses.discovery import suggestion
+from results.crowds import SCENE_BOUNDS
 
-__all__ = ["BOX_BOUNDS", "SCENE_BOUNDS", "Heads", "Radius", "box_levels", "parse_radii", "scene_level", "sized"]
+__all__ = ["BOX_BOUNDS", "Heads", "Radius", "box_levels", "parse_radii", "scene_level", "sized"]
 
 BOX_BOUNDS = (10, 10**2, 10**3, 10**4, 10**5)
 """Box areas, px^2, that part the box levels A0 to A5 of NWPU-Crowd; an area at a bound is of the upper level (ours)."""
-SCENE_BOUNDS = (0, 100, 500, 5000)
-"""Most people in an image of the scene levels S0 to S3 of NWPU-Crowd; S4 has more."""
 MOST_SWEPT = 1000
 """Radii of one range (ours)."""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 import losses
@@ -21,7 +22,7 @@ from results.spec import EvaluationSpec, LocalisationSpec, Recipe, RunSpec
 from results.store import Store
 from runners import localizers
 from runners.metrics.counting import constant, summary
-from runners.metrics.localisation import count_errors, parse_radii, pooled
+from runners.metrics.localisation import Heads, count_errors, image_points, parse_radii, pooled
 
 QUALITY = {"pml": 0.10, "l2": 0.25, "bl": 0.14, "dm_count": 0.16, "gl": 0.11, "chfl": 0.12, "noisecc": 0.15, "p2p": 0.2}
 WINDOWS = (3, 4)
@@ -140,6 +141,37 @@ def add_places(
     )
     folder.add_localisation(measured, rows, curve)
     return measured
+
+
+def add_points(store: Store, spec: RunSpec, *, hit: float = 0.7, radius: str = "8px") -> Localisation:
+    """Writes a measurement of places with points, heads and matches; a head has a point beside it with chance `hit`."""
+    folder = store.run(spec.run_id)
+    images = folder.images(folder.evaluations()[0].evaluation, ["id", "true", "height", "width"])
+    crowd = np.random.default_rng(7)
+    rng = np.random.default_rng(list(spec.run_id.encode()))
+    radii = parse_radii([radius])
+    rows = []
+    for name, true, height, width in images.itertuples(index=False):
+        heads = crowd.random((true, 2)) * (width, height)
+        near = heads[rng.random(true) < hit] + rng.normal(0, 3, 2)
+        points = np.concatenate([near, rng.random((rng.poisson(5), 2)) * (width, height)])
+        rows.append(image_points(name, Heads(heads), _Located(points, None), radii, (height, width)))
+    frame = pd.DataFrame(rows)
+    spec_of = LocalisationSpec(
+        localizer="lm", params=localizers.defaults("lm"), version=1, radii=(radius,), main=radius
+    )
+    measured = Localisation(
+        run_id=spec.run_id, localisation=spec_of, epoch=4, images=len(frame), threshold=0.25, threshold_from="val",
+        counts=count_errors(frame), scores={radius: pooled(frame, radius) | {"ap": 0.5}}, seconds=1.0,
+    )  # fmt: skip
+    curve = pd.DataFrame({name: [] for name in ("threshold", "tp", "predicted", "precision", "recall", "f1")})
+    folder.add_localisation(measured, frame, curve.assign(split="test", radius=radius))
+    return measured
+
+
+class _Located(NamedTuple):
+    points: npt.NDArray[np.float64]
+    scores: None
 
 
 def defaults(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -14,15 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losses.discovery import UnknownNameError
-from reports import density, stats
-from reports.density import Bin, Binning, Units, binning, scored
-from reports.localised import PlaceSample
+from reports import stats
+from reports.density import Bin, Binning, binning, scored
+from reports.density_words import findings
+from reports.localised import Localised, PlaceSample
 from reports.measured import Measured, Sample, generator
+from reports.place_windows import PlaceWindows, _image
 from reports.protocol import MixedProtocolError
+from reports.units import METRICS, Units
 from reports.windows import COLUMNS, Windows, summed
+from results.crowds import LEAST_IMAGES, quantiles
 from results.store import Store
 from runners.metrics.counting import image_row
-from tests.reports.fake_store import defaults, fake_spec, fake_store
+from tests.reports.fake_store import add_places, add_points, defaults, fake_spec, fake_store
 
 Array = npt.NDArray[np.float64]
 
@@ -51,13 +55,13 @@ def test_a_bin_of_windows_pools_them() -> None:
     np.testing.assert_allclose(units.scores("mae"), np.abs(error).mean(axis=1))
     np.testing.assert_allclose(units.scores("bias"), error.mean(axis=1))
     np.testing.assert_allclose(units.scores("nae"), (np.abs(error[:, some]) / units.true[some]).mean(axis=1))
-    for metric in density.METRICS:
+    for metric in METRICS:
         assert units.interval(metric).estimate == pytest.approx(units.scores(metric).mean())
     with pytest.raises(UnknownNameError, match="rmse"):
         units.scores("rmse")
 
 
-@pytest.mark.parametrize("metric", density.METRICS)
+@pytest.mark.parametrize("metric", METRICS)
 def test_whole_images_are_analysed_as_in_every_other_table(metric: stats.Metric) -> None:
     rng = np.random.default_rng(1)
     true = np.round(rng.lognormal(3, 1, 40)) * (np.arange(40) > 3)
@@ -156,7 +160,7 @@ def test_quantiles_are_of_about_equally_many() -> None:
     assert found.bins[0].members.sum() == 2
     assert {int(one.members.sum()) for one in found.bins[1:]} <= {20, 21, 22}
     expected = pd.qcut(values, 5, labels=False)
-    ours = density.quantiles(values)
+    ours = quantiles(values, 5)
     assert (np.abs(expected - ours) <= 1).all()
     assert (expected != ours).sum() <= 4, "pandas puts a value on an edge below it, we above"
 
@@ -190,9 +194,9 @@ def test_scored() -> None:
         assert pml["people"] == units.true[one.members].sum()
         assert pml["images"] == len(set(units.owner[one.members]))
         assert pml["p_holm"] >= pml["p"]
-    small = units.restricted(units.owner < density.LEAST - 1)
+    small = units.restricted(units.owner < LEAST_IMAGES - 1)
     few = scored(whole(small), {"l2": small})
-    assert few["images"].iloc[0] == density.LEAST - 1
+    assert few["images"].iloc[0] == LEAST_IMAGES - 1
     assert few[["mae_low", "bias_high"]].isna().all(axis=None)
     assert np.isfinite(few["mae"].iloc[0])
 
@@ -285,3 +289,161 @@ def test_runs_on_other_windows_are_not_mixed_and_missing_ones_are_told(tmp_path:
     assert len(windows) == 1
     assert len(problems) == 1
     assert windows.has(measured.evaluated).sum() == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 4), st.integers(0, 30), st.integers(0, 2**32 - 1))
+def test_the_spacing_of_windows(height: int, width: int, step: int, count: int, seed: int) -> None:
+    """Against all distances, head by head, window by window."""
+    side = 64 * step
+    points = np.random.default_rng(seed).random((count, 2)) * (width, height) * 0.999
+    row = image_row("i", points, (height, width), points=points)
+    stored = pd.DataFrame([row])[list(COLUMNS)].assign(run_id="r", eval_id="e")
+    windows = Windows.of_frame(stored, side)
+    rows = pd.DataFrame({"run_id": ["r"], "eval_id": ["e"], "seed": [0]})
+    found = windows.spacing(rows, [points])
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2) + np.diag(np.full(count, np.inf))
+    nearest = apart.min(axis=1) if count > 1 else np.full(count, np.nan)
+    grid = [
+        nearest[(points[:, 1] // side == y) & (points[:, 0] // side == x)]
+        for y in range(-(-height // side))
+        for x in range(-(-width // side))
+    ]
+    expected = [values.mean() if len(values) else np.nan for values in grid]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    if count:
+        with pytest.raises(ValueError, match="found .* heads, expected"):
+            windows.spacing(rows, [points[1:]])
+
+
+def test_bins_of_windows_say_that_they_are_ours() -> None:
+    unit = "128 px window"
+    assert "of windows they are ours" in binning("nwpu", [3.0], unit=unit).words
+    assert "ours" in binning("jhu", [3.0]).words
+    assert "ours" not in binning("nwpu", [3.0]).words, "the levels of images are NWPU-Crowd's"
+    spaced = binning("spacing", [3.0, np.nan], unit=unit, pixels="stored")
+    assert [one.name for one in spaced.bins] == ["3 px", "no distance"]
+    assert "px of the stored image" in spaced.axis
+
+
+def test_the_tests_of_a_table_are_corrected_for_their_number() -> None:
+    """Against Holm's step-down procedure, written out."""
+    units = draw(np.random.default_rng(11), 4, 60)
+    samples = {"l2": units}
+    for place, shift in enumerate((0.2, 0.5, 1.0)):
+        samples[f"x{place}"] = Units(units.predicted + shift, *units_but_counts(units))
+    frame = scored(binning("quantiles", units.true + 1, count=3), samples, baseline="l2")
+    tested = frame[frame["p"].notna()].sort_values("p")
+    count, least = len(tested), 0.0
+    assert count == 9
+    for place, (p, corrected) in enumerate(tested[["p", "p_holm"]].itertuples(index=False)):
+        least = max(least, min(1.0, (count - place) * p))
+        assert corrected == pytest.approx(least)
+    assert (tested["p_holm"] > tested["p"]).any()
+
+
+# ---- in words
+
+
+def worded(rows: list[tuple[str, str, float, float]], **more: Any) -> pd.DataFrame:
+    """A frame of `scored` from (bin, label, difference, p_holm)."""
+    frame = pd.DataFrame(rows, columns=["bin", "label", "difference", "p_holm"])
+    frame = frame.assign(p=frame["p_holm"] / 2, difference_low=frame["difference"] - 1, people=900, units=9, **more)
+    return frame.assign(difference_high=frame["difference"] + 1)
+
+
+def test_findings_name_who_is_told_apart_and_doubt_the_paper() -> None:
+    rows = [("1–9", "pml", -2.0, 0.5), ("10–90", "pml", 4.0, 0.01), ("1–9", "bl", -3.0, 0.02), ("10–90", "bl", 1, 0.9)]
+    found = findings(worded(rows), "quantiles", "mae", "l2")
+    assert found[0] == (
+        "Told apart from l2 by the MAE (2 of 4 tests): bl by -3.0 (-4.0 to -2.0) in 1–9; "
+        "pml by +4.0 (+3.0 to +5.0) in 10–90."
+    )
+    assert "Against l2 in the densest bin that was tested: in 10–90, pml +4.0 (+3.0 to +5.0)" in found[1]
+    assert found[1].endswith("after correction: contradicted on these terms.")
+    gains = findings(worded([("1–9", "pml", 3.0, 0.01), ("10–90", "pml", -4.0, 0.01)]), "quantiles", "mae", "l2")
+    assert gains[1].endswith(": confirmed on these terms.")
+    open_ = findings(worded([("1–9", "pml", 3.0, 0.5), ("10–90", "pml", -4.0, 0.06)]), "quantiles", "mae", "l2")
+    assert open_[0] == "No loss is told apart from l2 in any bin by the MAE (2 tests)."
+    assert "neither confirmed nor contradicted" in open_[1]
+
+
+def test_the_densest_spacing_is_the_first_bin() -> None:
+    rows = [
+        ("2–3 px", "pml[tau=1]", -2.0, 0.01),
+        ("4–9 px", "pml[tau=1]", 4.0, 0.01),
+        ("<2 heads", "pml[tau=1]", 4, 0.01),
+    ]
+    found = findings(worded(rows), "spacing", "mae", "l2")
+    assert "densest bin that was tested: in 2–3 px, pml[tau=1] -2.0" in found[1]
+    assert ": confirmed on" in found[1]
+    other = worded(rows).assign(label="bl")
+    assert len(findings(other, "spacing", "mae", "l2")) == 1
+    assert not findings(worded(rows).assign(p=np.nan), "spacing", "mae", "l2")
+
+
+def test_findings_of_shares_go_from_sparse_to_dense() -> None:
+    rows = [("S0: 0", "a", 0.0, 1.0), ("S1: 1–100", "a", 0.0, 1.0), ("S2: 101–500", "a", 0.0, 1.0)]
+    frame = worded(rows).assign(f1=[0.0, 0.25, 0.75], f1_low=[0.0, 0.2, 0.7], f1_high=[0.0, 0.3, 0.8])
+    frame.loc[frame["bin"] == "S0: 0", "people"] = 0
+    found = findings(frame, "nwpu", "f1", None)
+    ends = "F1 from the sparsest bin (S1: 1–100) to the densest (S2: 101–500)"
+    assert found == [f"{ends}: a 0.250 to 0.750 (intervals do not overlap)."]
+    wide = findings(frame.assign(f1_high=0.9), "nwpu", "f1", None)
+    assert "(intervals overlap)" in wide[0]
+    unknown = findings(frame.assign(f1_low=np.nan), "nwpu", "f1", None)
+    assert "intervals" not in unknown[0]
+
+
+# ---- windows of where people were found
+
+
+def test_windows_of_points_add_up_and_are_those_of_each_head(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml",), [0, 1], images=8)
+    for seed in range(2):
+        add_points(store, fake_spec("pml", seed))
+    measured = read(store)
+    localised = Localised.of(store, measured)
+    rows = localised.rows
+    whole_images = localised.sample(rows)
+    for side in (64, 100, 512):
+        windows = PlaceWindows.of(store, localised, side)
+        assert windows.has(rows).all()
+        assert windows.whole(rows) == (side == 512)
+        units = windows.units(rows)
+        assert (units.tp <= units.predicted).all()
+        assert (units.tp <= units.true).all()
+        every = units.restricted(np.ones(len(units.true), bool))
+        for name in ("tp", "predicted", "true"):
+            np.testing.assert_array_equal(getattr(every, name), getattr(whole_images, name))
+    units = PlaceWindows.of(store, localised, 100).units(rows)
+    run = rows.sort_values("seed").iloc[0]
+    place = 0
+    for _, row in store.run(run["run_id"]).points(run["eval_id"]).sort_values("id").iterrows():
+        heads, points = (np.asarray(row[name], float).reshape(-1, 2) for name in ("heads", "points"))
+        partner, lone = row["match_8px"], set(range(len(points))) - set(row["match_8px"])
+        for y in range(2):
+            for x in range(3):
+                inside = [head for head, (a, b) in enumerate(heads) if a // 100 == x and b // 100 == y]
+                found = sum(partner[head] >= 0 for head in inside)
+                beside = sum(points[one][0] // 100 == x and points[one][1] // 100 == y for one in lone)
+                assert (units.true[place], units.tp[0, place]) == (len(inside), found)
+                assert units.predicted[0, place] == found + beside
+                place += 1
+    assert place == len(units.true)
+
+
+def test_points_without_sizes_or_with_broken_matches_are_left_out_and_said(tmp_path: Path) -> None:
+    store = fake_store(tmp_path, ("pml",), [0], images=8)
+    add_places(store, fake_spec("pml", 0))
+    localised = Localised.of(store, read(store))
+    problems: list[str] = []
+    assert not len(PlaceWindows.of(store, localised, 64, problems))
+    assert len(problems) == 1
+    good = {"id": "a", "height": 64, "width": 64, "heads": [1.0, 1.0], "points": [2.0, 2.0], "match_8px": [0]}
+    assert _image(good, "8px", 64).tp.tolist() == [1.0]
+    with pytest.raises(ValueError, match="image a was localised without its size"):
+        _image(good | {"height": None}, "8px", 64)
+    for wrong in ([1], [0, 0], []):
+        with pytest.raises(ValueError, match="do not fit its 1 heads"):
+            _image(good | {"match_8px": wrong}, "8px", 64)

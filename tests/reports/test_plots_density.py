@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from reports import plots_density, style
-from reports.density import Units, binning, scored
+from reports.density import binning, scored
 from reports.style import Plot
+from reports.units import Units
 from tests.reports.test_plots import drawn_texts
 
 pytestmark = pytest.mark.filterwarnings("error")

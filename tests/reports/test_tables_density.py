@@ -12,13 +12,14 @@ from reports import overview_density, render, tables_density
 from reports.localised import Localised
 from reports.measured import Measured
 from reports.page import noted
+from reports.place_windows import PlaceWindows
 from reports.style import looks
 from reports.table import Table
 from reports.tables import Setting, settings
 from reports.tables_places import by_setting
 from reports.windows import Windows
 from results.store import Store
-from tests.reports.fake_store import add_places, defaults, fake_spec, fake_store
+from tests.reports.fake_store import add_places, add_points, defaults, fake_spec, fake_store
 
 ZOO = ("pml", "bl", "l2")
 
@@ -162,11 +163,11 @@ def test_spacing_comes_from_who_has_the_annotations(setting: Setting) -> None:
         tables_density.of_images(setting, "spacing")
     asked = []
 
-    def spacings(terms, ids, true):  # type: ignore[no-untyped-def]
+    def heads(terms, ids, true):  # type: ignore[no-untyped-def]
         asked.append((terms["dataset"], len(ids), len(true)))
-        return np.where(np.asarray(true) > 1, 300 / (1 + np.asarray(true)), np.nan)
+        return [np.stack([np.arange(count) * 300 / (1 + count), np.zeros(int(count))], axis=1) for count in true]
 
-    found = tables_density.of_images(setting, "spacing", spacings=spacings)
+    found = tables_density.of_images(setting, "spacing", heads=heads)
     assert asked == [("ucf_qnrf", 60, 60)]
     assert found.frame["bin"].iloc[-1] == "<2 heads"
     one = found.frame[found.frame["label"] == "pml"]
@@ -179,11 +180,24 @@ def test_the_part_says_what_it_cannot_make(setting: Setting, store: Store, measu
     assert any("512 px is a whole image" in line and "--window 64 or 128" in line for line in part.lead)
     assert not part.warnings
     assert len(part.details) == 3
+    assert any("PML gains in dense crowds" in line and "of 3 comparisons" in line for line in part.lead)
     part = overview_density.crowds(measured, None, Windows(64, {}), shown, noted, kinds=["quantiles", "spacing"])
-    assert len(part.warnings) == 2
-    assert len(part.details) == 1
+    assert len(part.warnings) == 3, "no windows in two kinds, no annotations for the spacing of images"
+    assert [title.split(" by ")[0].split(":")[0] for title, _ in part.details] == ["Sparse and dense images"]
     localised = Localised.of(store, measured)
     part = overview_density.crowds(measured, localised, Windows.of(store, measured, 64), shown, noted, drawn=["jhu"])
     names = [plot.name for plot in part.plots]
-    assert len(names) == len(set(names)) == 4
-    assert len({table.name for _, table in part.details}) == len(part.details) == 7
+    assert len(names) == len(set(names)) == 7
+    assert len({table.name for _, table in part.details}) == len(part.details) == 9
+    for seed in range(3):
+        add_points(store, fake_spec("bl", seed))
+    localised = Localised.of(store, measured)
+    found = PlaceWindows.of(store, localised, 64)
+    part = overview_density.crowds(
+        measured, localised, None, shown, noted, kinds=["spacing"], place_windows=found, drawn=["spacing"]
+    )
+    assert [title.split(":")[0] for title, _ in part.details] == [
+        "Sparse and dense 64 px windows by spacing, found within 8 px"
+    ]
+    assert [plot.name.split("_")[:4] for plot in part.plots] == [["sparse", "dense", "windows64", "spacing"]]
+    assert "n 64 px windows in each" in part.plots[0].caption
