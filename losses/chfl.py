@@ -121,10 +121,13 @@ class ChfL(CrowdLoss):
     def _waves(self, position: Tensor) -> Tensor:
         """exp(i t x) for positions (m,) and all frequencies of an axis, (m, 2 steps), complex.
 
-        The phase reaches hundreds of radians: it must be formed in float64 even for a float32 loss.
+        The phase reaches hundreds of radians: it must be formed in float64 even for a float32 loss. The frequencies are
+        multiples of one: sines and cosines are taken of that alone, the others are its powers and their conjugates.
         """
-        phase = position.unsqueeze(1) * self._frequencies(position)
-        return torch.polar(torch.ones_like(phase), phase)
+        phase = position * self.tick
+        wave = torch.polar(torch.ones_like(phase), phase).unsqueeze(1)
+        powers = wave.expand(-1, self.steps).cumprod(1)
+        return torch.cat([powers.flip(1).conj(), torch.ones_like(wave), powers[:, :-1]], dim=1)
 
     def _frequencies(self, like: Tensor) -> Tensor:
         """The frequencies of one axis, (2 steps,), radians per pixel."""
