@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from benchmark.options import data, explain, predict, report, results, run, store
+from benchmark.options import data, explain, predict, report, results, run, speed, store
 from benchmark.options.parser import Parser
 
 __all__ = ["main"]
@@ -73,6 +73,7 @@ def _parser() -> Parser:
     predict.add_evaluate(commands)
     data.add_data(commands)
     results.add_results(commands)
+    speed.add_speed(commands)
     store.add_store(commands)
     return parser
 
