@@ -113,7 +113,7 @@ class PML(CrowdLoss):
         """Background and count of one image."""
         density, total = sample.density, sample.density.sum()
         if self.official:
-            count = len(sample.points) if self.fallback_count == "points" else sample.points[:, 0].sum()
+            count = self._image_count(sample.points)
             if count < 1:
                 return self._empty(density)
             if total <= self.factor:
@@ -135,13 +135,16 @@ class PML(CrowdLoss):
         """The p* of every cell set: the gradient is tau_j (a - p*), or tau (1 - p* / a) for KL.
 
         For the L1 norm tau_j = w n / |1'a - 1| here, with which the *gradient* is that of the loss; with the tau_j of
-        the table above the value is. Where official PML falls back on the image's count, the error is spread evenly.
+        the table above the value is. Where official PML falls back on |sum a - c factor|, it is p* of the whole image
+        as one cell set with c the count of `fallback_count` and no cost: the error is spread evenly over the N cells,
+        tau = N / |sum a - c factor|. An image that counts as empty asks for nobody.
         """
         density, total, points = sample.density, sample.density.sum(), sample.points
-        if len(points) == 0:
+        count = self._image_count(points) if self.official else len(points)
+        if count < 1:
             return torch.zeros_like(density)
         if self.official and total <= self.factor:
-            return density + (len(points) * self.factor - total) / density.numel()
+            return density + (count * self.factor - total) / density.numel()
         owner, cost, cells = self._divide(sample)
         flat = density.flatten().to(cost.dtype)
         mass = cost.new_zeros(len(cells)).index_add(0, owner, flat)
@@ -155,6 +158,10 @@ class PML(CrowdLoss):
             step = slack / (self._weights(cells) * cells.clamp(min=1))
             target = flat - step[owner] * _centred(cost, owner, cells) - (excess / cells.clamp(min=1))[owner]
         return target.to(density.dtype).view_as(density)
+
+    def _image_count(self, points: Tensor) -> int | Tensor:
+        """c, the count of an image by which the released code goes."""
+        return len(points) if self.fallback_count == "points" else points[:, 0].sum()
 
     @property
     def _kl_tau(self) -> float:

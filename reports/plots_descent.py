@@ -75,6 +75,7 @@ def curves(paths: Sequence[Trace], heads: int, *, radius: float, how: str) -> Pl
     _need(paths)
     looks = style.looks(path.loss for path in paths)
     figure, panels = style.multiples([path.loss for path in paths], (0.55, 0.55, 0.55))
+    figure.set_figwidth(PAGE)  # of one or two losses as well: on a page, strips and curves are of one scale
     most = max(float(path.counts.max()) for path in paths) * 1.05
     for path in paths:
         panel, look = panels[path.loss], looks[path.loss]

@@ -2,7 +2,7 @@
 
 Gradients are drawn from dark blue (negative: more people wanted) over white to orange (fewer), with a scale for each
 loss; densities on one scale for the whole figure, what is below zero in light blue. All scales are square roots, so
-that small values are told apart beside large ones. Scales and sizes are ours.
+that small values are told apart beside large ones. Scales and sizes are ours; every figure is a page wide.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ Array = npt.NDArray[np.float64]
 
 MOST_ROWS, MOST_GROUPS = 4, 3
 """Losses and predictions in one figure at most."""
+_TALLEST = 3.6
+"""Of a map in the figure of the count norms, inches."""
 
 
 class Asked(NamedTuple):
@@ -120,13 +122,12 @@ def _fields(
     stub, gap, between, foot = 1.0, 0.04, 0.14, 0.5
     each = min((PAGE - stub - between * (len(groups) - 1) - gap * len(groups) - 0.02) / (2 * len(groups)), 1.6)
     tall = height(scene, each)
-    wide = stub + len(groups) * (2 * each + gap) + (len(groups) - 1) * between + 0.02
     step = tall + LINE + 0.07
     first = {group: found[rows[0], group] for group in groups}
     words = {group: _words(one, len(scene.points), each - 0.04) for group, one in first.items()}
     head = max(tall, height(scene, 0.9), LINE * max(map(len, words.values()))) + 2 * LINE + 0.1
     titles = LINE + 0.06
-    figure = style.sheet(wide, foot + head + titles + len(rows) * step)
+    figure = style.sheet(PAGE, foot + head + titles + len(rows) * step)
     top = float(figure.get_size_inches()[1])
     lefts = [stub + i * (2 * each + gap + between) for i in range(len(groups))]
     targets = {key: None if one.target is None else above(one.target) for key, one in found.items()}
@@ -157,22 +158,26 @@ def _fields(
             style.write(figure, left + each / 2, below, value, ha="center")
             total = np.nan if one.target is None else float(one.target.sum())
             style.write(figure, left + 1.5 * each + gap, below, f"sum {digits(total)}", ha="center")
+            if len(groups) == 1:  # there is space for what the caption says
+                beside = left + 2 * each + gap + 0.12
+                style.write_lines(figure, beside, upper, _lines(one.seen, PAGE - beside - 0.02))
             largest = float(np.abs(one.gradient).max())
             data.append((loss, group, one.value, float(one.read.sum()), total, largest, most, one.seen))
-    middle = lefts[0] + (wide - lefts[0]) / 2
-    width, long = min(middle - lefts[0] - 0.45, 2.5), len(groups) > 1
-    titles_ = ("gradient: more people wanted | fewer", "prediction and target (people per cell)")
-    short = ("more people wanted | fewer", "people per cell")
-    _push_bar(figure, lefts[0] + 0.12, width, (titles_ if long else short)[0])
-    map_bar(figure, middle + 0.2, width, *scale, (titles_ if long else short)[1])
+    middle = (stub + PAGE) / 2
+    _push_bar(figure, stub + 0.12, 2.5, "gradient: more people wanted | fewer")
+    map_bar(figure, middle + 0.2, 2.5, *scale, "prediction and target (people per cell)")
     columns = ["loss", "prediction", "value", "count", "target_count", "largest_gradient", "scale", "seen"]
     return Plot(pd.DataFrame(data, columns=columns), figure, _caption(scene, found, rows, groups), name)
 
 
 def _words(one: Asked, heads: int, inches: float) -> list[str]:
     """What a prediction is, in lines."""
-    lines = [*style.wrap(one.words, inches), *style.wrap(f"count {one.read.sum():.2f} of {heads}", inches)]
-    return [line.strip() for line in lines]
+    return [*_lines(one.words, inches), *_lines(f"count {one.read.sum():.2f} of {heads}", inches)]
+
+
+def _lines(text: str, inches: float) -> list[str]:
+    """Words in lines."""
+    return [line.strip() for line in style.wrap(text, inches)]
 
 
 _KINK = (
@@ -230,38 +235,39 @@ def count_norms(scene: Shown, asked: Sequence[Asked]) -> Plot:
     moves = {key: one.target - one.read for key, one in found.items() if one.target is not None}
     if len(moves) < len(found):
         raise ValueError(f"no target of {sorted(set(found) - set(moves))}")
-    each, gap, foot = 1.6, 0.1, 0.5
+    places = _places(len(groups))
+    columns, lines = (1 + max(place[i] for place in places) for i in (0, 1))
+    edge, gap, apart, foot = 0.05, 0.1, 0.1, 0.5
+    each = min((PAGE - 2 * edge - apart - (columns - 1) * gap) / columns, _TALLEST / height(scene, 1))
     tall = height(scene, each)
     step = tall + 2 * LINE + 0.1
-    wide = 0.05 + (1 + len(groups)) * each + len(groups) * gap + 0.12
-    figure = style.sheet(wide, foot + LINE + 2 * step)
+    figure = style.sheet(PAGE, foot + LINE + lines * step)
     top = float(figure.get_size_inches()[1]) - LINE
     most = max(float(np.abs(move).max()) for move in moves.values()) or 1.0
     shown = found[rows[0], "right" if "right" in groups else groups[0]]
-    left = [0.05 + i * (each + gap) + (0.1 if i else 0) for i in range(4)]
-    axes = [style.place(figure, left[0], top - i * step - LINE - tall, each, tall) for i in (0, 1)]
+    corners = [(edge + x * (each + gap) + (apart if i > 1 else 0), top - y * step) for i, (x, y) in enumerate(places)]
+    axes = [style.place(figure, x, y - LINE - tall, each, tall) for x, y in corners[:2]]
     picture(axes[0], scene, shown.read)
     owners(axes[1], scene)
-    for i, text in enumerate((f"(a) image, prediction ‘{shown.prediction}’", "(b) heads, nearest cells")):
-        style.write(figure, left[0], top - i * step - 0.75 * LINE, text)
+    for (x, y), text in zip(corners, (f"(a) image, ‘{shown.prediction}’", "(b) heads, nearest cells"), strict=False):
+        style.write(figure, x, y - 0.75 * LINE, text)
     data = []
     for i, loss in enumerate(rows):
         for j, group in enumerate(groups):
-            one, move, upper = found[loss, group], moves[loss, group], top - i * step
+            one, move = found[loss, group], moves[loss, group]
+            left, upper = corners[2 + i * len(groups) + j]
             letter = "cdefgh"[i * len(groups) + j]
-            style.write(figure, left[j + 1], upper - 0.75 * LINE, f"({letter}) {group}, {_norm(loss)}")
-            axes_ = style.place(figure, left[j + 1], upper - LINE - tall, each, tall)
+            style.write(figure, left, upper - 0.75 * LINE, f"({letter}) {group}, {_norm(loss)}")
+            axes_ = style.place(figure, left, upper - LINE - tall, each, tall)
             draw_map(axes_, scene, move, PUSH.reversed(), roots(-most, most))
             added, taken = float(move.clip(min=0).sum()), abs(float(move.clip(max=0).sum()))
             total = float(one.read.sum() + move.sum())
             text = f"+{added:.2f} −{taken:.2f} → {total:.2f} people"
-            style.write(figure, left[j + 1] + each / 2, upper - LINE - tall - 0.8 * LINE, text, ha="center")
+            style.write(figure, left + each / 2, upper - LINE - tall - 0.8 * LINE, text, ha="center")
             data.append((loss, group, one.value, float(one.read.sum()), total, added, taken, one.seen))
-    width = 1.6 if len(groups) == 1 else 2.6
-    place = (wide - width) / 2 if len(groups) == 1 else left[1]
     title = "target − prediction (people per cell)"
-    bar(figure, place, width, PUSH.reversed(), roots(-most, most), _signed_ticks(most, len(groups) > 1), title)
-    columns = ["loss", "prediction", "value", "count", "target_count", "added", "taken", "seen"]
+    bar(figure, corners[2][0], 2.6, PUSH.reversed(), roots(-most, most), _signed_ticks(most), title)
+    names = ["loss", "prediction", "value", "count", "target_count", "added", "taken", "seen"]
     caption = (
         "The count norm, after the last figure of the paper (tau of the L2 norm is ours, the paper's is not known): "
         f"{scene.title}. (a) Picture and a prediction, (b) heads "
@@ -272,7 +278,14 @@ def count_norms(scene: Shown, asked: Sequence[Asked]) -> Plot:
             f"{_norm(loss)}: " + "; ".join(f"{g} – {_moved(moves[loss, g])}" for g in groups) + "." for loss in rows
         )
     )
-    return Plot(pd.DataFrame(data, columns=columns), figure, caption, "count_norms")
+    return Plot(pd.DataFrame(data, columns=names), figure, caption, "count_norms")
+
+
+def _places(groups: int) -> list[tuple[int, int]]:
+    """Column and row of (a), (b) and the maps of both losses: of one prediction all in a row."""
+    if groups == 1:
+        return [(i, 0) for i in range(4)]
+    return [(0, 0), (0, 1), *((1 + j, i) for i in (0, 1) for j in range(groups))]
 
 
 def _norm(loss: str) -> str:
@@ -313,5 +326,5 @@ def _push_bar(figure: Figure, left: float, width: float, title: str) -> None:
     bar(figure, left, width, PUSH, roots(-1, 1), ticks, title)
 
 
-def _signed_ticks(most: float, many: bool) -> dict[float, str]:
-    return {value: digits(value) for value in (-most, *((-most / 4, 0.0, most / 4) if many else (0.0,)), most)}
+def _signed_ticks(most: float) -> dict[float, str]:
+    return {value: digits(value) for value in (-most, -most / 4, 0.0, most / 4, most)}

@@ -27,6 +27,8 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 from scipy.optimize import isotonic_regression
 
+from reports.looks import Look, looks
+
 __all__ = ["COLUMN", "GRID", "INK", "PAGE", "SMALL", "TEXT", "Look", "Plot", "context", "looks"]
 
 INK = "#1b1c1e"
@@ -43,13 +45,6 @@ LINE = 0.135
 """Height of a line of small text, inches."""
 DPI = 200
 """Of PNG files, and of what is rasterised within a PDF."""
-
-# Okabe and Ito's colours without black and yellow, which vanish on dark and on white pages, and two of ours.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F", "#7A52C7")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", ">", "h", "*", "d")
-_DASHES: tuple[tuple[float, ...], ...] = (
-    (), (4, 1.3), (1, 1), (5, 1.2, 1, 1.2), (8, 1.5), (3, 1, 1, 1, 1, 1), (2, 1), (8, 1.2, 3, 1.2),
-)  # fmt: skip
 
 _RC: dict[str, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": TEXT,
@@ -79,38 +74,6 @@ class Plot(NamedTuple):
     figure: Figure
     caption: str
     name: str
-
-
-class Look(NamedTuple):
-    """What tells one loss from another: each of the three suffices, so that a figure survives grey printing.
-
-    Attributes:
-        color: Hexadecimal.
-        marker: A filled matplotlib marker.
-        dash: On and off lengths in line widths; empty for a solid line.
-    """
-
-    color: str
-    marker: str
-    dash: tuple[float, ...]
-
-    @property
-    def line(self) -> tuple[float, tuple[float, ...]]:
-        """The dash as matplotlib's `linestyle`."""
-        return (0.0, self.dash)
-
-
-def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """The look of every label, in alphabetical order, so that it does not depend on the order of rows.
-
-    Call it once with all labels of a report and hand the result to every figure. Colours repeat after 8 labels, the
-    pair of colour and marker after 104.
-    """
-    found = {}
-    for i, label in enumerate(sorted(set(labels))):
-        dash = _DASHES[(i + i // len(_COLORS)) % len(_DASHES)]
-        found[label] = Look(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)], dash)
-    return found
 
 
 def marks(look: Look, size: float = 4.0) -> dict[str, Any]:

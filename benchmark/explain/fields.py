@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import losses
-from benchmark.explain.scenes import Guess, Scene
+from benchmark.explain.scenes import Guess, Scene, guess
 from benchmark.names import Choice
 from losses import CrowdLoss, Prediction, Target
 from losses.geometry import cell_centres, nearest_point
@@ -40,11 +40,17 @@ NEAR = 8.0
 _ALL, _MOST = 0.99, 0.75
 """Shares of cells from which words say that they are pushed one way, and mostly one way (ours)."""
 _PUSHED = 1e-4
-"""A cell is pushed where the gradient is at least this share of the loss's largest, over its predictions (ours)."""
+"""A cell is pushed where the gradient is more than this share of the loss's largest at the reference (ours)."""
+_REFERENCE = "under"
+"""The prediction whose largest gradient is a loss's unit of a push (ours). Made from the scene, so that what is said of
+a pair does not depend on which others are drawn; with people missing at every head, so that no loss is at rest."""
 _SAME = 1e-9
 """People per cell by which a target may differ from the prediction and be the same."""
 _NUDGE = 1e-3
 """Change of the prediction that shows a kink: the sign of the gradient is not the same just below and above."""
+_JUMP = 0.05
+"""Share of the largest gradient at the reference by which a gradient jumps at a kink: more than a smooth one changes
+over twice `_NUDGE`, even at its zero (ours)."""
 _KINKED = 0.25
 """Share of cells pushed the other way from which a kink is told of (ours)."""
 _NEARLY = 0.05
@@ -77,7 +83,7 @@ class Seen(NamedTuple):
         target_count: Sum of the target; NaN without.
         change: Largest |target - prediction| of a cell; NaN without.
         negative: Mass below zero in the target, people.
-        kink: Share of the cells that 0.999 and 1.001 times the prediction push in opposite directions.
+        kink: Share of the cells that 0.999 and 1.001 times the prediction push in opposite directions, with a jump.
         shape: Whether 0.999 and 1.001 times the prediction have targets of the prediction's shape.
         without: Heads that own no cell, as others are nearer to every cell's centre.
     """
@@ -216,9 +222,8 @@ def fields(choices: Iterable[Choice], scene: Scene, guesses: Sequence[Guess]) ->
     found = []
     for choice in choices:
         loss = build(choice)
-        views = [_views(loss, scene, guess) for guess in guesses]
-        floor = _PUSHED * max(float(np.abs(view.gradient).max()) for view, *_ in views)
-        found += [_field(str(choice), loss, scene, *each, floor) for each in zip(guesses, views, strict=True)]
+        unit = float(_view(loss, scene, guess(scene, _REFERENCE).density).gradient.abs().max())
+        found += [_field(str(choice), loss, scene, one, unit) for one in guesses]
     return found
 
 
@@ -227,31 +232,31 @@ def build(choice: Choice) -> CrowdLoss:
     return losses.build(choice.name, **choice.params)
 
 
-def _views(loss: CrowdLoss, scene: Scene, guess: Guess) -> tuple[View, ...]:
-    """What the loss asks of the prediction, and of a little less and a little more of it, in float64."""
-    return tuple(
-        view(loss, read(loss, scene, torch.from_numpy(guess.density * factor))[1], target_of(scene))[0]
-        for factor in (1.0, 1 - _NUDGE, 1 + _NUDGE)
-    )
+def _view(loss: CrowdLoss, scene: Scene, density: Floats) -> View:
+    """What the loss asks of a density, in float64."""
+    return view(loss, read(loss, scene, torch.from_numpy(density))[1], target_of(scene))[0]
 
 
-def _field(name: str, loss: CrowdLoss, scene: Scene, guess: Guess, views: tuple[View, ...], floor: float) -> Field:
-    """One loss on one prediction; gradients below `floor` push nothing."""
+def _field(name: str, loss: CrowdLoss, scene: Scene, made: Guess, unit: float) -> Field:
+    """One loss on one prediction, and on a little less and a little more of it; `unit` is a large gradient."""
+    views = [_view(loss, scene, made.density * factor) for factor in (1.0, 1 - _NUDGE, 1 + _NUDGE)]
     found, cells = views[0], scene.cells
-    read_, _ = read(loss, scene, torch.from_numpy(guess.density))
-    signs = [_sign(each.gradient.view(cells).numpy(), floor) for each in views]
+    read_, _ = read(loss, scene, torch.from_numpy(made.density))
+    gradients = [each.gradient.view(cells).numpy() for each in views]
+    signs = [_sign(gradient, _PUSHED * unit) for gradient in gradients]
+    jumps = np.abs(gradients[2] - gradients[1]) > _JUMP * unit
     wanted = None if found.target is None else found.target.double().view(cells).numpy()
     owner, distance = nearest(scene)
     heads = len(scene.points)
-    kink = float((signs[1] * signs[2] < 0).mean())
+    kink = float(((signs[1] * signs[2] < 0) & jumps).mean())
     without = heads - len(np.unique(owner))
     shape = all(each.target is not None and _same_shape(each.target.view(cells).numpy(), read_) for each in views[1:])
     return Field(
         loss=name,
-        guess=guess,
+        guess=made,
         reads=loss.reads,
         read=read_,
-        gradient=found.gradient.view(cells).numpy(),
+        gradient=gradients[0],
         target=wanted,
         value=float(found.value),
         counts=by_head(read_, owner, heads),

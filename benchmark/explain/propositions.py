@@ -8,15 +8,14 @@ Rows without a limit are measurements: how far a loss of the zoo is from its one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import ot
 import torch
-from scipy import optimize
 from torch import Tensor
 
-from benchmark.explain import zoo
+from benchmark.explain import solvers, zoo
 from benchmark.explain.cases import Case, cell, gap
 from losses import proximal
 from losses.proximal import Cell
@@ -130,72 +129,6 @@ def _envelope(rng: np.random.Generator) -> Iterator[float]:
     yield gap(len(case.density) / (case.density.sum() - 1).abs() * (case.density - found.target), found.gradient)
 
 
-def _solved(case: Case, objective: Callable[[Any], float], slope: Callable[[Any], Any], positive: bool) -> np.ndarray:
-    """The constrained minimum by scipy's SLSQP, started at the uniform target."""
-    count = len(case.density)
-    found = optimize.minimize(
-        objective,
-        np.full(count, 1 / count),
-        jac=slope,
-        method="SLSQP",
-        constraints=optimize.LinearConstraint(np.ones((1, count)), 1, 1),
-        bounds=optimize.Bounds(1e-14 if positive else -np.inf, np.inf),
-        options={"ftol": 1e-15, "maxiter": 2000},
-    )
-    return np.asarray(found.x, float)
-
-
-def _solver(rng: np.random.Generator) -> Iterator[float]:
-    case = cell(rng)
-    a, c, tau = case.density.numpy(), case.cost.numpy(), case.tau
-
-    def quadratic(p: np.ndarray) -> float:
-        return float(c @ p + tau / 2 * np.square(p - a).sum()) / max(tau, 1.0)
-
-    def quadratic_slope(p: np.ndarray) -> np.ndarray:
-        return np.asarray((c + tau * (p - a)) / max(tau, 1.0))
-
-    for feasible in ("affine", "simplex"):
-        found = proximal.squared(case.density, case.cost, tau, feasible=feasible)
-        solved = _solved(case, quadratic, quadratic_slope, positive=feasible == "simplex")
-        yield gap(found.target, torch.tensor(solved))
-        yield abs(float(found.value) - quadratic(solved) * max(tau, 1.0)) / max(1.0, abs(float(found.value)))
-
-
-def _pot(rng: np.random.Generator) -> Iterator[float]:
-    case = cell(rng)
-    found = proximal.squared(case.density, case.cost, case.tau, feasible="simplex")
-    projected = ot.utils.proj_simplex((case.density - case.cost / case.tau).numpy())
-    yield gap(found.target, torch.tensor(projected))
-
-
-def _dual(rng: np.random.Generator) -> Iterator[float]:
-    """The KL problem by its multiplier: p = a exp(-(c + m) / tau) with 1'p = 1, m by bracketing; and by SLSQP."""
-    case = cell(rng)
-    a, c, tau = case.density.numpy(), case.cost.numpy(), case.tau
-    found = proximal.entropic(case.density, case.cost, tau)
-
-    def target(multiplier: float) -> np.ndarray:
-        return np.asarray(a * np.exp(-(c + multiplier) / tau))
-
-    multiplier = optimize.brentq(lambda m: target(m).sum() - 1, -2 - 60 * tau, 2 + 60 * tau, xtol=1e-14, rtol=1e-15)
-    yield gap(found.target, torch.tensor(target(float(multiplier))))
-    solved = target(float(multiplier))
-    value = c @ solved + tau * (solved * np.log(solved / a) - solved + a).sum()
-    yield abs(float(found.value) - value) / max(1.0, abs(value))
-
-
-def _kl_solver(rng: np.random.Generator) -> Iterator[float]:
-    case = cell(rng)
-    a, c, tau = case.density.numpy(), case.cost.numpy(), max(case.tau, 0.3)
-
-    def objective(p: np.ndarray) -> float:
-        return float(c @ p + tau * (p * np.log(p / a) - p + a).sum())
-
-    solved = _solved(case, objective, lambda p: np.asarray(c + tau * np.log(p / a)), positive=True)
-    yield abs(objective(solved) - float(proximal.entropic(case.density, case.cost, tau).value))
-
-
 def _enumerated(rng: np.random.Generator) -> Iterator[float]:
     case = cell(rng)
     found = proximal.matched(case.density, case.cost, case.tau)
@@ -298,10 +231,22 @@ _CLAIMS: tuple[_Claim, ...] = (
     ("envelope theorem", "dL/da = tau dD(p*, a)/da: tau (a - p*) for L2, tau (1 - p*/a) for KL", _EXACT, _envelope),
     ("gradient by autograd", "the stated gradient is autograd's of the stated value, every row", _EXACT, _autograd),
     ("gradient by differences", "... and that of central differences, every row", 1e-4, _differences),
-    ("target against scipy", "p* and L of the L2 divergence, affine and simplex, by SLSQP", _SOLVER, _solver),
-    ("target against POT", "p* on the simplex is POT's projection", _EXACT, _pot),
-    ("KL target by its dual", "p* and L of the KL divergence, multiplier by bracketing", _EXACT, _dual),
-    ("KL value against scipy", "L of the KL divergence by SLSQP", _SOLVER, _kl_solver),
+    ("target against scipy", "p* (both tau), L of the L2 divergence, affine and simplex, SLSQP", _SOLVER, solvers.l2),
+    ("target against POT", "p* on the simplex is POT's projection", _EXACT, solvers.l2_by_pot),
+    ("KL target by its dual", "p* and L of the KL divergence, multiplier by bracketing", _EXACT, solvers.kl_dual),
+    ("KL value against scipy", "L of the KL divergence by SLSQP, tau at least 0.3", _SOLVER, solvers.kl_value),
+    (
+        "KL target, simplex",
+        "p* of the KL divergence is where a trust region on p = softmax(x) ends",
+        _SOLVER,
+        solvers.kl_simplex,
+    ),
+    (
+        "KL target, affine",
+        "... and where SLSQP ends on p = exp(x), 1'p = 1, tau at least 0.3",
+        _SOLVER,
+        solvers.kl_affine,
+    ),
     ("P2PNet target", "the Dirac target by enumeration of all", _EXACT, _enumerated),
     ("P2PNet's matching", "for a in [0, 1] it is argmin c - 2 tau a", _EXACT, _p2p_form),
     ("fillers", "eta stands where each row has it: added (L2, BL), divided by (KL, DM-Count)", _EXACT, _fillers),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from losses import PML, Prediction, Target, functional
+from losses import PML, Prediction, Target, functional, proximal
 
 STRIDE = 8
 LONE = torch.tensor([[12.0, 12.0]])
@@ -145,6 +145,37 @@ def test_fallback_count() -> None:
     found = terms(density, at_the_left_edge, variant="official")
     assert found["background"] == pytest.approx(0.45)  # counts as empty
     assert found["count"] == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize("params", [{}, {"fallback_count": "points"}, {"factor": 10.0}, {"count_norm": "l2"}], ids=str)
+def test_the_target_of_the_fallback_has_the_losses_gradient(params: dict[str, object]) -> None:
+    """L = |S - c factor|: with tau = N / L the gradient is tau (a - p*), and the target counts c factor."""
+    density = torch.rand(3, 3, dtype=torch.float64) * 0.09
+    prediction, annotation = Prediction(STRIDE, density=density[None, None]), Target([TWO.double()], (24, 24))
+    loss = PML(variant="official", **params)
+    (found,) = proximal.view(loss, prediction, annotation)
+    assert found.target is not None
+    count = 2 if params.get("fallback_count") == "points" else 24  # heads, or the sum of their x
+    wanted = count * params.get("factor", 1.0)
+    assert found.value.item() == pytest.approx(wanted - density.sum().item())
+    assert found.target.sum().item() == pytest.approx(wanted)
+    torch.testing.assert_close(9 / found.value * (density - found.target), found.gradient)
+    torch.testing.assert_close(found.gradient, -torch.ones(3, 3, dtype=torch.float64))
+
+
+def test_heads_at_the_left_edge_ask_for_nobody_where_the_loss_sees_none() -> None:
+    """Their x sums to less than one: the released loss of an empty image, whose target is empty."""
+    density = torch.full((1, 1, 3, 3), 0.2, dtype=torch.float64)
+    annotation = Target([torch.tensor([[0.2, 4.0], [0.3, 20.0]], dtype=torch.float64)], (24, 24))
+    (found,) = proximal.view(PML(variant="official"), Prediction(STRIDE, density=density), annotation)
+    assert found.target is not None
+    assert not found.target.any()
+    assert (found.gradient > 0).all()
+    (repaired,) = proximal.view(
+        PML(variant="official", fallback_count="points"), Prediction(STRIDE, density=density), annotation
+    )
+    assert repaired.target is not None
+    assert repaired.target.sum().item() == pytest.approx(2)
 
 
 def test_official_centres_are_pixel_indices() -> None:

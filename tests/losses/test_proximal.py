@@ -14,6 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import kl_div, softmax
 from torch import Tensor
 
 import losses
@@ -77,6 +79,35 @@ def test_the_slides_posterior_grows_with_distance() -> None:
     assert (found.diff() > 0).all()
     peak = 1 / (math.sqrt(2 * math.pi) * 8)
     assert proximal.slide_posterior(tensor(30.0), 30.0, 8.0).item() == pytest.approx(peak / (1 + peak))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.floats(1e-3, 1), st.floats(0, 2)), min_size=2, max_size=10),
+    st.floats(0.3, 10),
+    st.sampled_from(["simplex", "affine"]),
+)
+def test_kl_target_is_where_scipy_ends(cells: list[tuple[float, float]], tau: float, feasible: str) -> None:
+    """The minimiser itself. Simplex: softmax(x), free. Affine: signs free but for the divergence, the last cell given
+    by the others, so that nothing but 1'p = 1 is imposed."""
+    a, c = np.array(cells).T
+    found = proximal.entropic(torch.tensor(a), torch.tensor(c), tau)
+
+    def objective(p: np.ndarray) -> float:
+        return float(c @ p + tau * kl_div(p, a).sum()) / max(tau, 1.0)  # infinite where p < 0
+
+    if feasible == "simplex":
+        best = minimize(lambda x: objective(softmax(x)), np.zeros(len(a)), method="BFGS", options={"gtol": 1e-10})
+        solved = softmax(best.x)
+    else:
+        start = np.full(len(a) - 1, 1 / len(a))
+        best = minimize(
+            lambda x: objective(np.append(x, 1 - x.sum())), start, method="Nelder-Mead",
+            options={"xatol": 1e-12, "fatol": 1e-16, "maxiter": 40000, "maxfev": 40000, "adaptive": True},
+        )  # fmt: skip
+        solved = np.append(best.x, 1 - best.x.sum())
+    np.testing.assert_allclose(found.target, solved, atol=2e-6)
+    assert float(found.value) <= best.fun * max(tau, 1.0) + 1e-12
 
 
 def test_cells_without_mass_stay_without_under_kl() -> None:

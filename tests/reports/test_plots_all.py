@@ -17,6 +17,7 @@ import pytest
 from matplotlib.text import Text
 from scipy.optimize import minimize
 
+import losses
 from reports import plots, style
 from reports.plots import Plot
 from tests.reports.fake_store import QUALITY, fake_store
@@ -206,25 +207,114 @@ def test_cost_error_of_a_store(frames: Frames) -> None:
 
 
 def luminance(color: str) -> float:
-    rgb = np.array(matplotlib.colors.to_rgb(color))
-    return float(np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+    return float(linear(color) @ [0.2126, 0.7152, 0.0722])
 
 
-def test_looks_differ_in_colour_and_in_grey() -> None:
-    names = [f"loss{i:02d}" for i in range(12)]
-    found = style.looks(reversed(names))
-    assert list(found) == names
-    assert found == style.looks(names + names)
-    assert len({look.marker for look in found.values()}) == 12
-    eight = list(found.values())[:8]
-    assert len({look.color for look in eight}) == 8
-    assert len({look.dash for look in eight}) == 8
+VARIANTS = ("pml[count_norm=l2]", "pml[divergence=kl]", "pml[variant=official]", "dm_count[solver=exact]")
+
+
+def legible(look: style.Look) -> bool:
+    """WCAG's contrast with a white and with a dark page."""
+    light = luminance(look.color) + 0.05
+    return 1.05 / light > 2.2 and light / 0.057 > 3
+
+
+def test_every_loss_has_a_look_of_its_own_in_colour_and_in_grey() -> None:
+    found = style.looks([*reversed(losses.names()), *losses.names()])
+    assert list(found) == list(losses.names())
+    for what in ("color", "marker", "dash"):
+        assert len({getattr(look, what) for look in found.values()}) == len(losses.names())
+    assert all(map(legible, found.values()))
+
+
+def test_a_loss_has_one_look_whatever_else_is_drawn() -> None:
+    """Alone, with one other, and with all: none is re-used, and none depends on the rest."""
+    every = [*losses.names(), *VARIANTS]
+    found = style.looks(every)
+    assert len(found) == 12
+    for label in every:
+        for others in ([], ["pml"], ["bl", "zzz"], list(losses.names()), every):
+            assert style.looks([label, *others])[label] == found[label]
     for one, other in itertools.combinations(found.values(), 2):
         assert one.marker != other.marker or abs(luminance(one.color) - luminance(other.color)) > 0.05
-        assert (one.color, one.dash) != (other.color, other.dash)
-    for look in found.values():  # WCAG's contrast with a white and with a dark page
-        assert 1.05 / (luminance(look.color) + 0.05) > 2.2
-        assert (luminance(look.color) + 0.05) / 0.057 > 3
+        assert (one.color, one.marker) != (other.color, other.marker)
+    assert len({look.color for look in found.values()}) >= 11
+    assert found["pml[count_norm=l2]"].color != found["pml[divergence=kl]"].color
+
+
+@pytest.mark.parametrize("loss", losses.names())
+def test_variants_are_shades_of_their_loss(loss: str) -> None:
+    labels = [loss, *(f"{loss}[weight={i}]" for i in range(9)), f"{loss} · density head"]
+    found = style.looks(labels)
+    assert len({(look.color, look.marker) for look in found.values()}) == len(labels)
+    assert all(map(legible, found.values()))
+    own = found.pop(loss)
+    hue = matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(own.color))[0]
+    plain = style.looks(losses.names())
+    for look in found.values():
+        shade = matplotlib.colors.rgb_to_hsv(matplotlib.colors.to_rgb(look.color))
+        assert shade[1] < 0.01 or abs((shade[0] - hue + 0.5) % 1 - 0.5) < 0.1  # greys have no hue
+        assert look.color not in {one.color for one in plain.values()}
+        assert look.marker not in {one.marker for one in plain.values()}
+        assert look.dash != own.dash
+
+
+def test_names_of_no_loss_take_what_is_left() -> None:
+    """The ninth loss, which is not of the zoo, is not blue as the first; radii alone have the clearest colours."""
+    nine = style.looks([*losses.names(), "zzz", "yyy"])
+    assert len({look.color for look in nine.values()}) == 10
+    assert len({look.marker for look in nine.values()}) == 10
+    assert nine["pml"] == style.looks(["pml"])["pml"]
+    assert style.looks(["yyy"])["yyy"] == nine["yyy"]
+    assert len({(look.color, look.marker) for look in style.looks(f"new{i:02d}" for i in range(12)).values()}) == 12
+    names = [f"{i:03d}" for i in range(12)]
+    found = style.looks(reversed(names))
+    assert list(found) == names
+    assert [look.color for look in found.values()][:8] == [style.looks([loss])[loss].color for loss in losses.names()]
+    for what in ("color", "marker"):
+        assert len({getattr(look, what) for look in found.values()}) == 12
+    assert all(map(legible, found.values()))
+
+
+def test_the_colours_are_apart_for_the_colour_blind_too() -> None:
+    """Distances in OKLab; markers and dashes carry what a colour-blind reader loses."""
+    variants = [f"{loss}[weight={i}]" for loss in losses.names() for i in range(9)]
+    colors = sorted({look.color for look in style.looks([*losses.names(), *variants, *"wxyz"]).values()})
+    assert len(colors) == 8 + 16 + 4
+    for one, other in itertools.combinations(colors, 2):
+        assert np.linalg.norm(oklab(one) - oklab(other)) > 0.055
+    for blind in (PROTAN, DEUTAN):
+        plain = [blind @ linear(look.color) for look in style.looks(losses.names()).values()]
+        for one, other in itertools.combinations(plain, 2):
+            assert np.linalg.norm(oklab_of(one) - oklab_of(other)) > 0.03
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB; Ottosson's OKLab.
+PROTAN = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
+DEUTAN = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
+CONES = np.array([
+    [0.4122214708, 0.5363325363, 0.0514459929],
+    [0.2119034982, 0.6806995451, 0.1073969566],
+    [0.0883024619, 0.2817188376, 0.6299787005],
+])  # fmt: skip
+OPPONENT = np.array([
+    [0.2104542553, 0.7936177850, -0.0040720468],
+    [1.9779984951, -2.4285922050, 0.4505937099],
+    [0.0259040371, 0.7827717662, -0.8086757660],
+])  # fmt: skip
+
+
+def linear(color: str) -> np.ndarray:
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def oklab_of(rgb: np.ndarray) -> np.ndarray:
+    return OPPONENT @ np.cbrt(CONES @ rgb.clip(0, 1))
+
+
+def oklab(color: str) -> np.ndarray:
+    return oklab_of(linear(color))
 
 
 def test_the_looks_of_a_report_are_used_in_every_figure(frames: Frames) -> None:

@@ -49,11 +49,27 @@ def trace(loss: str, steps: int = 9) -> Trace:
     return Trace(loss, kept, rng.random((4, H, W)) / 50, values, np.linspace(1, 3, steps + 1), values / 10)
 
 
+def upright() -> Shown:
+    """Half as wide as high."""
+    flat = scene()
+    image = np.ascontiguousarray(np.swapaxes(flat.image, 0, 1)[:, : H * STRIDE * 2 // 3])
+    return flat._replace(image=image, points=flat.points[:, ::-1] * (2 / 3, 1), owner=flat.owner.T[:, : H * 2 // 3])
+
+
+def turned(one: Asked) -> Asked:
+    maps = {name: getattr(one, name).T[:, : H * 2 // 3] for name in ("read", "gradient", "target")}
+    return one._replace(**maps)
+
+
 FIGURES = {
     "three": lambda: fields(scene(), [asked(loss, g) for loss in LOSSES[:4] for g in GUESSES])[0],
     "two": lambda: fields(scene(60), [asked(loss, g) for loss in LOSSES[:2] for g in GUESSES[:2]])[0],
     "one": lambda: fields(scene(1), [asked("pml", "right", target=False, scale=1e-9)])[0],
     "norms": lambda: count_norms(scene(), [asked(loss, g) for loss in LOSSES[:2] for g in GUESSES]),
+    "norms of two": lambda: count_norms(scene(), [asked(loss, g) for loss in LOSSES[:2] for g in GUESSES[:2]]),
+    "norms of two, upright": lambda: count_norms(
+        upright(), [turned(asked(loss, g)) for loss in LOSSES[:2] for g in GUESSES[:2]]
+    ),
     "norms of one": lambda: count_norms(scene(), [asked(loss, "blurred") for loss in LOSSES[:2]]),
     "strip": lambda: strips(scene(), [trace(loss) for loss in LOSSES], how="By hand.")[0],
     "curves": lambda: curves([trace(loss) for loss in LOSSES], 2, radius=4, how="By hand."),
@@ -68,7 +84,7 @@ def test_figures_are_written_and_their_texts_do_not_collide(name: str, tmp_path:
     assert all(path.stat().st_size > 100 for path in paths)
     assert plot.caption.endswith(".")
     across, up = plot.figure.get_size_inches()
-    assert across <= style.PAGE + 0.01
+    assert across == pytest.approx(style.PAGE)  # all of a command's figures: a page scales them alike
     assert up <= 9
     texts = drawn_texts(plot)
     scale = style.DPI / plot.figure.dpi
@@ -155,6 +171,29 @@ def test_count_norms_tell_what_is_added_and_taken() -> None:
     assert (first["added"], first["taken"]) == (0, 0)
     assert "L1 norm: right – the target is the prediction." in plot.caption
     assert second["count"] + second["added"] - second["taken"] == pytest.approx(second["target_count"])
+
+
+def test_the_words_and_the_numbers_tell_what_is_added_from_what_is_taken() -> None:
+    """By hand: 3 people more in one cell, 1 fewer in another."""
+    read = np.full((H, W), 0.02)
+    target = read.copy()
+    target[2, 3] += 3
+    target[7, 9] -= 1
+    one = asked("pml[count_norm=l2]", "right")._replace(read=read, target=target)
+    plot = count_norms(scene(), [one._replace(loss="pml"), one])
+    assert plot.caption.count("adds 3.00 people and takes 1.00") == 2
+    assert "adds to the prediction (blue) and takes from it (orange)" in plot.caption
+    total = read.sum() + 2
+    texts = [text.get_text() for text in plot.figure.texts]
+    assert texts.count(f"+3.00 −1.00 → {total:.2f} people") == 2
+    for row in plot.data.to_dict("records"):
+        assert (row["added"], row["taken"]) == pytest.approx((3, 1))
+    maps = [axes.images[0] for axes in plot.figure.axes if axes.images and axes.images[0].get_array().shape == (H, W)]
+    assert len(maps) == 2
+    for image in maps:
+        more, fewer = (image.cmap(float(image.norm(value)))[:3] for value in (3.0, -1.0))
+        assert more[2] > more[0]  # blue
+        assert fewer[0] > fewer[2]  # orange
 
 
 def test_refusals() -> None:

@@ -42,6 +42,10 @@ def test_the_descent_is_drawn_and_measured(tmp_path: Path, capsys: pytest.Captur
     assert descent["loss"] == "l2"
     assert sum(descent["own"]) == pytest.approx(descent["count"])
     assert len(list((tmp_path / "descent").iterdir())) == 3
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    widths = re.findall(r'<svg id="(?:fields|strip|descent)"[^>]*viewBox="0 0 ([\d.]+) ', page)
+    assert len(widths) == page.count('<figure class="wide"') == page.count("<figure") == 3
+    assert len(set(widths)) == 1  # one scale on the page
     assert {"descent.png", "strip.png"} <= {path.name for path in (tmp_path / "figures").iterdir()}
     (field,) = numbers["fields"]
     assert field["count"] == pytest.approx(2)

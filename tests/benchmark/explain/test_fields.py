@@ -10,10 +10,11 @@ import torch
 
 import losses
 from benchmark.explain.fields import NEAR, SIDE, STILL, Field, build, fields, nearest, proposals, read, target_of
+from benchmark.explain.part import figures
 from benchmark.explain.scenes import Scene, guess, synthetic
 from benchmark.explain.tables import seen as tables_seen
 from benchmark.names import parse_choice
-from reports.plots_maps import BELOW, above
+from reports.plots_maps import BELOW, above, digits
 
 NAMES = (*losses.names(), "pml[count_norm=l2]", "pml[divergence=kl]", "pml[variant=official]")
 SCENE = synthetic("three-heads", 8)
@@ -161,13 +162,63 @@ def test_what_is_seen_is_in_the_maps(found: dict[tuple[str, str], Field]) -> Non
     assert found["l2", "right"].short.startswith("no push anywhere")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_words_do_not_depend_on_what_else_is_drawn(name: str, found: dict[tuple[str, str], Field]) -> None:
+    for one in GUESSES:
+        (alone,) = fields([parse_choice(name)], SCENE, [one])
+        together = found[name, one.name]
+        assert (alone.short, alone.sentences) == (together.short, together.sentences)
+        assert repr(alone.seen) == repr(together.seen)  # NaN is no number's equal
+
+
+def test_rounding_is_no_push() -> None:
+    """The L2 loss on its own target to the last bits, drawn alone: its largest gradient is rounding."""
+    loss, rng = build(parse_choice("l2")), np.random.default_rng(1)
+    (asked,) = loss.targets(read(loss, SCENE, torch.from_numpy(GUESSES[0].density))[1], target_of(SCENE))
+    assert asked is not None
+    at = GUESSES[1]._replace(density=asked.numpy() * (1 + 1e-15 * rng.standard_normal(asked.shape)))
+    (field,) = fields([parse_choice("l2")], SCENE, [at])
+    assert 0 < np.abs(field.gradient).max() < 1e-12
+    assert field.short.startswith("no push anywhere;")
+    assert "0 % of the cells are pushed up (more people wanted), 0 % down" in field.sentences[0]
+
+
+def test_a_smooth_loss_at_rest_in_a_crowd_has_no_kink() -> None:
+    """All its cells are pushed apart by a little less and a little more, by a thousandth of a push."""
+    y, x = np.mgrid[4:128:10, 4:128:10]
+    crowd = SCENE._replace(points=np.stack([x.ravel(), y.ravel()], axis=1).astype(float))
+    right = guess(crowd, "right")
+    (smooth,) = fields([parse_choice("l2")], crowd, [right])
+    assert not smooth.seen.kinked
+    few = crowd._replace(points=crowd.points[::24] + 0.5)
+    (kinked,) = fields([parse_choice("pml")], few, [guess(few, "right")._replace(density=_one_each(few))])
+    assert kinked.seen.kinked
+
+
+def _one_each(scene: Scene) -> np.ndarray:
+    """One person on the cells of each head, spread evenly."""
+    owner, _ = nearest(scene)
+    return (1 / np.bincount(owner.ravel()))[owner]
+
+
 def test_point_losses_read_one_proposal_a_cell(found: dict[tuple[str, str], Field]) -> None:
     field = found["p2p", "right"]
     assert field.reads == "points"
     assert field.read.sum() == pytest.approx(3, abs=1e-3)
+    assert field.read.min() == pytest.approx(1e-6)  # as probabilities, a logit being finite
     assert sorted(field.target.ravel())[-4:] == [0, 1, 1, 1]
     assert (field.gradient[field.target == 1] < 0).all()  # the matched ones are to become people
     assert (field.gradient[field.target == 0] > 0).all()
+
+
+def test_a_figure_says_that_proposals_are_pushed_in_logits(found: dict[tuple[str, str], Field]) -> None:
+    for name, said in (("p2p", True), ("l2", False)):
+        field = found[name, "under"]
+        (plot,) = figures(SCENE, [field])
+        texts = [text.get_text() for text in plot.figure.texts]
+        assert ("in logits" in texts) == said
+        assert ("Point losses read a proposal in every cell" in plot.caption) == said
+        assert f"scale ±{digits(float(np.abs(field.gradient).max()))}" in texts
 
 
 def test_unknown_losses_are_suggested() -> None:

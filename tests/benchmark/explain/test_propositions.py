@@ -56,6 +56,29 @@ def test_the_inverted_row_of_the_slides_is_caught(monkeypatch: pytest.MonkeyPatc
     assert "envelope theorem" in {each.name for each in propositions(0, 4) if each.holds is False}
 
 
+def test_a_wrong_kl_target_with_the_right_value_is_caught_by_primal_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = proximal.entropic
+
+    def wrong(density, cost, tau):
+        """The minimiser with half the cost: positive, and it sums to 1."""
+        return right(density, cost, tau)._replace(target=right(density, cost / 2, tau).target)
+
+    monkeypatch.setattr(proximal, "entropic", wrong)
+    failing = {each.name for each in propositions(0, 4) if each.holds is False}
+    assert {"KL target, simplex", "KL target, affine"} <= failing
+    assert "KL value against scipy" not in failing
+
+
+def test_a_wrong_l1_target_is_caught_by_a_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = proximal.squared_l1
+
+    def wrong(density, cost, weight=1.0, **kwargs):
+        return right(density, cost, weight, **kwargs)._replace(target=right(density, cost, 2 * weight, **kwargs).target)
+
+    monkeypatch.setattr(proximal, "squared_l1", wrong)
+    assert "target against scipy" in {each.name for each in propositions(0, 4) if each.holds is False}
+
+
 def test_the_table_says_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     found = propositions(3, 2)
     table = propositions_table(found)
