@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from benchmark.names import parse_choice, split_choices
 from benchmark.show import console, progress_console
+from benchmark.targets import check_folder
 from reports import plots_sensitivity, render
 from reports.plots_files import save
 from reports.plots_noise_effect import Labels, displacement, overlay
@@ -40,7 +41,7 @@ def preview(options: argparse.Namespace) -> int:
     """Measures, prints, and writes figures, tables and a page; 0.
 
     Raises:
-        ValueError: If a noise, loss, dataset or number is wrong.
+        ValueError: If a noise, loss, dataset or number is wrong, or the folder cannot be written.
     """
     from runners import data, sensitivity
     from runners.data.cache import prepare
@@ -52,6 +53,8 @@ def preview(options: argparse.Namespace) -> int:
     noises = list({str(noise): noise for noise in map(parse, options.noise)}.values())
     losses = _losses(options.losses)
     choice = parse_choice(options.dataset)
+    folder = options.to or Path(f"noise_{choice.name}")
+    check_folder(folder)
     dataset = data.build(choice.name, root=options.data_root, **choice.params)
     images = prepare(dataset, options.split, cache_dir=options.cache_dir)
     part = evenly(images, options.images)
@@ -67,19 +70,11 @@ def preview(options: argparse.Namespace) -> int:
     found = sensitivity.summary(rows)
     if options.json:
         print(json.dumps(_numbers(effects, found), indent=1, allow_nan=False))  # noqa: T201
-    side = crops[0].clean.image_size[0]
-    empty = options.crops - len(crops)
-    terms = (
-        f"{len(crops)} crops of {side} px, {len({crop.id for crop in crops})} images of {choice}, {options.split}; "
-        f"stride {options.stride}, true density {'dots' if sigma is None else f'of sigma {sigma:g} px'}."
-        + (f" {options.crops} crops were asked for: {empty} had no head at any of {sensitivity.TRIES} places tried."
-           if empty else "")
-    )  # fmt: skip
+    terms = _terms(crops, options, str(choice), sigma)
     points = _points(losses, sensitivity.CONFIDENCE)
     peopled = sum(len(part.points(index)) > 0 for index in range(len(part)))
     tables = [_effect_table(effects, str(choice), options.split, peopled), *_sensitivity_tables(found, terms, points)]
-    folder = options.to or Path(f"noise_{choice.name}")
-    drawn = _figures(effects, found, _examples(part, noises, options.noise_seed), points)
+    drawn = _figures(effects, found, _examples(part, noises, options.noise_seed), f"{terms} {points}".strip())
     _write(folder, tables, drawn, rows, found, str(choice))
     if not options.json:
         for table in tables[:_PRINTED]:
@@ -97,6 +92,22 @@ def _losses(texts: Sequence[str] | None) -> dict[str, Any]:
     return {str(choice): losses.build(choice.name, **choice.params) for choice in chosen}
 
 
+def _terms(crops: Sequence[Any], options: argparse.Namespace, dataset: str, sigma: float | None) -> str:
+    """On what the losses were measured, and which of it is ours, for the captions of tables and figures."""
+    from runners.sensitivity import TRIES
+
+    side, images, empty = crops[0].clean.image_size[0], len({crop.id for crop in crops}), options.crops - len(crops)
+    density = "dots" if sigma is None else f"of sigma {sigma:g} px"
+    said = (
+        f"{len(crops)} crops of {side} px, {images} image{'' if images == 1 else 's'} of {dataset}, {options.split}, "
+        f"noise seed {options.noise_seed}; stride {options.stride} px, true density {density}. No source states such a "
+        "measure: sigma, stride, number and side of the crops are ours, as are kinds and levels of the noise."
+    )
+    if empty:
+        said += f" {options.crops} crops were asked for: {empty} had no head at any of {TRIES} places tried."
+    return said
+
+
 def _points(losses: Mapping[str, Any], confidence: float) -> str:
     """How the losses that read points are measured, in words; nothing where there is none."""
     names = [name for name, loss in losses.items() if loss.reads == "points"]
@@ -104,9 +115,9 @@ def _points(losses: Mapping[str, Any], confidence: float) -> str:
         return ""
     return (
         f"{', '.join(names)}: reads proposals, no density. d*: the nearest free anchor stands on each true head and is "
-        f"a person with probability {confidence:g}, the others share the rest of the count; d0: all anchors with "
-        "probability heads / anchors. Gradients are of the logits, which labels reach only through the matching of "
-        "proposals with heads: a shift of 0.00 says that the matching did not change."
+        f"a person with probability {confidence:g} (ours), the others share the rest of the count; d0: all anchors "
+        "with probability heads / anchors. Gradients are of the logits, which labels reach only through the matching "
+        "of proposals with heads: a shift of 0.00 says that the matching did not change."
     )
 
 
@@ -190,17 +201,18 @@ def _measure_table(found: pd.DataFrame, name: str, title: str, caption: tuple[st
         cells = [_measured(by_key[name, loss, noise]) for noise in noises]
         body.append(Row(loss, (*cells, *([_measured(by_key["rest", loss, noises[0]])] if rests else []))))
     columns += [Column("rest", kind="derived")] if rests else []
-    caption = (*caption, "±: bootstrap standard error over images.")
+    caption = (*caption, "±: bootstrap standard error over images; files and copies have it and the 95 % interval.")
     return Table(f"sensitivity_{name}", title, "loss", tuple(columns), tuple(body), caption)
 
 
 def _measured(row: Mapping[Any, Any]) -> Cell:
-    """`0.42 ±0.03`."""
-    value, se = float(row["value"]), float(row["se"])
-    if not math.isfinite(value):
+    """`0.42 ±0.03`, with its interval."""
+    value, se, low, high = (_finite(float(row[name])) for name in ("value", "se", "low", "high"))
+    if value is None:
         return Cell("n/a")
     digits = 2 if abs(value) >= 0.1 or value == 0 else 3
-    return Cell(number(value, digits) + (f" ±{number(se, digits)}" if math.isfinite(se) else ""), value)
+    text = number(value, digits) + ("" if se is None else f" ±{number(se, digits)}")
+    return Cell(text, value, low=low, high=high, se=se)
 
 
 def _spaced(noise: str) -> str:
@@ -250,9 +262,9 @@ def _examples(part: Any, noises: Sequence[Any], seed: int) -> list[list[Labels]]
 
 
 def _figures(
-    effects: Sequence[Any], found: pd.DataFrame, examples: Sequence[Sequence[Labels]], points: str
+    effects: Sequence[Any], found: pd.DataFrame, examples: Sequence[Sequence[Labels]], terms: str
 ) -> list[Plot]:
-    """All figures that there is something to draw for; those of losses say how `points` are read."""
+    """All figures that there is something to draw for; those of losses have the `terms` in their captions."""
     moves = pd.concat([effect.moves.assign(noise=effect.noise) for effect in effects], ignore_index=True)
     drawn = [displacement(moves)] if moves[["dx", "dy"]].to_numpy().any() else []
     for place, labels in enumerate(examples, start=1):
@@ -260,9 +272,8 @@ def _figures(
     for measure in _DRAWN:
         rows = found[found["measure"] == measure]
         if np.isfinite(rows["value"]).any():
-            curves = plots_sensitivity.levels(found, measure)
-            both = [plots_sensitivity.sensitivity(found, measure), *([curves] if curves is not None else [])]
-            drawn += [plot._replace(caption=f"{plot.caption} {points}".rstrip()) for plot in both]
+            curves = plots_sensitivity.levels(found, measure, terms)
+            drawn += [plots_sensitivity.sensitivity(found, measure, terms), *([curves] if curves is not None else [])]
     return drawn
 
 

@@ -14,12 +14,14 @@ from rich.markup import escape
 
 from benchmark.recipes import recipe_for
 from benchmark.show import console, progress_console
+from benchmark.targets import check_file, check_folder
 from reports import paper, paper_places, render, tables
 from reports.localised import Localised
 from reports.measured import Measured, loss_name
 from reports.protocol import select
 from reports.table import Table
 from reports.tables_places import by_setting, localisation
+from reports.words import nothing_measured
 from results.atomic import printable, write_text
 from results.spec import EvaluationSpec
 from results.store import Store, StoreError
@@ -34,6 +36,8 @@ _PLACES: tuple[str, ...] = ("localizer", "localizer_label", "radius", "system", 
 _PLACES += ("localizer_version", "localisation_version")
 """Fields that only measurements of places have."""
 _SUFFIX = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json", "html": "html", "terminal": "txt"}
+_DRAWN = ("noise", "sparse_dense")
+"""Parts that have figures and findings beside their tables."""
 
 
 class Found(NamedTuple):
@@ -53,6 +57,9 @@ def report(options: argparse.Namespace) -> int:
     found = find(options)
     for problem in found.problems:
         progress_console.print(f"[yellow]left out:[/] {escape(printable(problem))}", soft_wrap=True)
+    if found.measured.evaluated.empty:
+        place = ", ".join(map(str, options.recorded or [options.output]))
+        raise ValueError(nothing_measured(found.measured.runs, place, len(found.problems)))
     if options.table is None:
         return _page(options, found)
     part = _study(options, found)
@@ -140,14 +147,40 @@ def _defaults(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Refuses options that would do nothing, and takes the format from the ending of --out where none was typed."""
+    """Refuses options that would do nothing and places that cannot be written, before anything is read.
+
+    Takes the format from the ending of --out where none was typed.
+    """
     if options.table is None and (options.out is not None or options.format is not None):
         raise ValueError("--out and --format are of one table (as `report comparison`); the page is written to --to")
     if options.table not in (None, "sparse_dense") and (options.bins or options.window or options.baseline):
         raise ValueError("--bins, --window and --baseline are of sparse_dense and of the page")
+    if options.table not in (None, *_DRAWN) and options.to is not None:
+        raise ValueError(
+            f"--to is of the page and of the figures of {' and '.join(_DRAWN)}; {options.table} has none: "
+            "--out FILE writes the table"
+        )
+    if options.table is None and options.to is None:
+        options.to = Path("report")
+    if options.to is not None:
+        _check_outside(options, options.to)
+        check_folder(options.to, inside=("figures", *(("tables",) if options.table is None else ())))
+    if options.out is not None:
+        _check_outside(options, options.out)
+        check_file(options.out)
     if options.format is None:
-        ending = "" if options.out is None else options.out.suffix.removeprefix(".")
-        options.format = next((name for name, suffix in _SUFFIX.items() if suffix == ending), "terminal")
+        options.format = "terminal" if options.out is None else _format_of(options.out)
+
+
+def _format_of(path: Path) -> str:
+    """The format by a file's ending."""
+    ending = path.suffix.lower().removeprefix(".")
+    for name, suffix in _SUFFIX.items():
+        if suffix == ending:
+            return name
+    found = f"has the ending .{ending}" if ending else "has no ending"
+    endings = ", ".join(f".{suffix}" for suffix in _SUFFIX.values())
+    raise ValueError(f"--out {path} {found}; expected one of {endings}, or say what it is with --format")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,18 +207,17 @@ def _tables(options: argparse.Namespace, found: Found) -> list[Table]:
 def _comparison(measured: Measured) -> list[Table]:
     """A table for each setting, and the failed runs."""
     found = tables.settings(measured)
-    if not found:
-        raise ValueError("no run was measured: nothing to compare; see `benchmark status`")
     failed = tables.failures(measured)
     return [tables.comparison(setting) for setting in found] + ([failed] if failed else [])
 
 
 def _study(options: argparse.Namespace, found: Found) -> Part | None:
-    """The study that was asked for, with its sentences; its figures are written. None for tables alone."""
+    """The study that was asked for, with its sentences; its figures go to --to, if given. None for tables alone."""
     from benchmark.report_noise import noise, write_findings
 
     if options.table == "noise":
-        part = noise(found.measured, found.history, options.metrics or ("mae",))
+        metrics = options.metrics or ("mae",)
+        part = noise(found.measured, found.history, metrics, figures=options.to is not None)
     elif options.table == "sparse_dense":
         from benchmark.report_density import sparse_dense
 
@@ -194,6 +226,10 @@ def _study(options: argparse.Namespace, found: Found) -> Part | None:
         return None
     for warning in part.warnings:
         progress_console.print(f"[yellow]{escape(printable(warning))}[/]", soft_wrap=True)
+    if options.to is None:
+        said = "no figures written: --to FOLDER writes them, and the findings, there"
+        progress_console.print(said, soft_wrap=True)
+        return part
     _save_figures(options, part.plots)
     write_findings(part, options.to)
     return part
@@ -203,7 +239,6 @@ def _save_figures(options: argparse.Namespace, plots: Sequence[Plot]) -> None:
     """Writes the figures that go with tables into `figures` below --to, and says so beside what is printed."""
     from reports.plots import save
 
-    _check_outside(options, options.to)
     for plot in plots:
         save(plot, options.to / "figures", ("png", "pdf", "svg"))
     if plots:
@@ -228,7 +263,6 @@ def _write(options: argparse.Namespace, text: str) -> None:
     if options.out is None:
         print(text, end="")  # noqa: T201
         return
-    _check_outside(options, options.out)
     write_text(options.out, text)
     console.print(f"written: {options.out}", soft_wrap=True)
 
@@ -244,7 +278,6 @@ def _page(options: argparse.Namespace, found: Found) -> int:
     from reports.page import html
     from reports.plots import save
 
-    _check_outside(options, options.to)
     examples = None if options.no_images or options.recorded else _examples(options)
     made = overview(
         found.measured,

@@ -24,19 +24,22 @@ _WIDTH = 100
 """Columns of the file of findings; ours."""
 
 
-def noise(measured: Measured, history: pd.DataFrame, metrics: Sequence[str] = ("mae",)) -> Part:
+def noise(
+    measured: Measured, history: pd.DataFrame, metrics: Sequence[str] = ("mae",), *, figures: bool = True
+) -> Part:
     """Tables, figures and findings of everything that differs in its noise alone.
 
     Args:
         measured: What was measured.
         history: Its epochs, for PML's two count norms.
         metrics: Of the tables; the first one that is not the bias is drawn and put into sentences.
+        figures: Whether to draw.
 
     Raises:
         ValueError: If no terms have two noises, or a metric is unknown.
     """
     shown = looks(measured.evaluated["label"])
-    part = noisy(measured, history, shown, noted, SPAN, metrics)
+    part = noisy(measured, history, shown, noted, SPAN, metrics, figures=figures)
     if part is None:
         raise ValueError(few_noises(sorted(set(measured.evaluated["noise"]))))
     if len(set(metrics)) > 1:

@@ -6,7 +6,7 @@ training labels and lower is better. Only losses that were measured in every set
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +34,14 @@ class Normalised(NamedTuple):
         settings: C titles.
         datasets: The dataset of each setting.
         scores: For each loss and setting the normalised MAE of each seed.
+        left_out: The losses that are not among them, with the titles of the settings that they lack.
     """
 
     labels: tuple[str, ...]
     settings: tuple[str, ...]
     datasets: tuple[str, ...]
     scores: dict[str, list[npt.NDArray[np.float64]]]
+    left_out: dict[str, tuple[str, ...]]
 
     @property
     def means(self) -> npt.NDArray[np.float64]:
@@ -54,12 +56,19 @@ def normalised(settings: Sequence[Setting]) -> Normalised:
         ValueError: If there are fewer than two settings, or fewer than two losses in all of them.
     """
     if len(settings) < 2:
-        raise ValueError(f"comparing across settings needs at least two; found {len(settings)}")
+        raise ValueError(f"it takes two settings at least; found {len(settings)}")
     frames = [setting.measured.evaluated for setting in settings]
-    common = set.intersection(*(set(frame["label"]) for frame in frames))
+    there = [set(frame["label"]) for frame in frames]
+    common = set.intersection(*there)
+    left_out = {
+        label: tuple(setting.title for setting, own in zip(settings, there, strict=True) if label not in own)
+        for label in sorted(set.union(*there) - common)
+    }
     if len(common) < 2:
+        found = f"only {next(iter(common))} was" if common else "no loss was"
         raise ValueError(
-            f"comparing across settings needs two losses that all {len(settings)} have; found {len(common)}"
+            f"{found} measured in all {len(settings)} settings, and it takes two losses ({_lacking(left_out)}); train "
+            "what is missing, or choose settings with --where"
         )
     labels = tuple(sorted(common))
     scores = {
@@ -71,7 +80,18 @@ def normalised(settings: Sequence[Setting]) -> Normalised:
         for label in labels
     }
     datasets = tuple(str(setting.first["dataset"]) for setting in settings)
-    return Normalised(labels, tuple(setting.title for setting in settings), datasets, scores)
+    return Normalised(labels, tuple(setting.title for setting in settings), datasets, scores, left_out)
+
+
+def _lacking(left_out: Mapping[str, Sequence[str]]) -> str:
+    """`gl lacks A; p2p lacks B and C`; losses that lack the same together."""
+    by_titles: dict[tuple[str, ...], list[str]] = {}
+    for label, titles in left_out.items():
+        by_titles.setdefault(tuple(titles), []).append(label)
+    return "; ".join(
+        f"{', '.join(labels)} {'lacks' if len(labels) == 1 else 'lack'} {' and '.join(titles)}"
+        for titles, labels in by_titles.items()
+    )
 
 
 def table(found: Normalised) -> Table:
@@ -107,12 +127,14 @@ def table(found: Normalised) -> Table:
     columns = (
         Column("IQM"), Column("95 % interval", kind="text"), Column("least P(better)"), Column("mean rank"),
     )  # fmt: skip
-    caption = (
+    caption: tuple[str, ...] = (
         f"MAE divided by the constant count's, over {len(found.settings)} settings and all seeds; lower is better.",
         f"IQM: interquartile mean; its interval resamples seeds within each setting, from {MIN_RUNS} seeds on.",
         "least P(better): probability that a run of this loss has a lower error than a run of the loss that is hardest "
         "to beat for it, mean over settings.",
     )
+    if found.left_out:
+        caption = (*caption, f"Left out, not measured in every setting: {_lacking(found.left_out)}.")
     rows.sort(key=lambda row: float(row.cells[0].value or 0))
     return Table("aggregate", "Across settings", "loss", columns, tuple(rows), caption)
 

@@ -22,6 +22,7 @@ __all__ = [
     "measured_cell",
     "measured_cells",
     "noting_failures",
+    "p_cell",
     "plain_cell",
 ]
 
@@ -99,6 +100,13 @@ def plain_cell(values: pd.Series, digits: int) -> Cell:
     mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
     text = number(mean, digits) + (f" ± {sd:.{digits}f}" if sd is not None else "")
     return Cell(text, mean, sd, seeds=len(values))
+
+
+def p_cell(value: float | None) -> Cell:
+    """A p-value; a dash where there is no test."""
+    if value is None or value != value:
+        return Cell("–")
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", float(value))
 
 
 def absent_cell(runs: pd.DataFrame) -> Cell:

@@ -51,21 +51,28 @@ class Kind(NamedTuple):
         axis: Title of the axis of its levels.
         unit: One step of that axis, after "per".
         scale: Times the level of its name is its place on the axis.
+        level: What the number in its name is, with its unit.
     """
 
     words: str
     axis: str
     unit: str
     scale: float
+    level: str
 
+
+_COMMON = "standard deviation in x, y (px; common axis ours)"
 
 KINDS: dict[str, Kind] = {
-    "uniform-height": Kind("uniform displacement, BL-style", "half-width (% of image height)", "% of height", 100.0),
-    "uniform-px": Kind("uniform displacement, NCC-style", "standard deviation per axis (px)", "px", 1 / math.sqrt(3)),
-    "gaussian-px": Kind("Gaussian displacement", "standard deviation per axis (px)", "px", 1.0),
-    "missing": Kind("missing heads", "heads left out (%)", "% of heads", 100.0),
-    "duplicate": Kind("duplicate heads", "heads counted twice (%)", "% of heads", 100.0),
-}
+    "uniform-height": Kind(
+        "uniform displacement, BL-style", "half-width (% of image height)", "% of height", 100.0,
+        "half-width (share of image height)",
+    ),
+    "uniform-px": Kind("uniform displacement, NCC-style", _COMMON, "px", 1 / math.sqrt(3), "half-width (px)"),
+    "gaussian-px": Kind("Gaussian displacement", _COMMON, "px", 1.0, "standard deviation (px)"),
+    "missing": Kind("missing heads", "heads left out (%)", "% of heads", 100.0, "share of heads left out"),
+    "duplicate": Kind("duplicate heads", "heads counted twice (%)", "% of heads", 100.0, "share of heads doubled"),
+}  # fmt: skip
 """The kinds by the beginning of their names. U(-L, L) has the standard deviation L / sqrt(3), N(0, S^2) has S: on this
 common axis (ours) a uniform and a Gaussian displacement of equal variance stand at one place."""
 

@@ -18,6 +18,9 @@ from reports.tables_noise import slope_words
 __all__ = ["findings"]
 
 _LEVEL = 0.05
+_VERBS = {1: "rises for", -1: "falls for", 0: "neither rise nor fall is told for"}
+"""What is said of a slope by its verdict."""
+_CLAIM = {1: "contradict", -1: "confirm", 0: "neither confirm nor contradict"}
 
 
 def findings(study: Study, metric: Metric = "mae") -> list[str]:
@@ -30,7 +33,7 @@ def findings(study: Study, metric: Metric = "mae") -> list[str]:
     absolute, relative = (slopes(study, [metric], relative=shown) for shown in (False, True))
     said = _at_noises(study, metric)
     for kind in study.levels:
-        said += _of_slopes(kind, absolute, metric)
+        said.append(_of_slopes(kind, absolute, relative, metric))
     for pair in count_norms(study.measured.evaluated):
         for kind in study.levels:
             said.append(_claim(study, kind, pair, absolute, relative, metric))
@@ -64,35 +67,76 @@ def _at_noises(study: Study, metric: Metric) -> list[str]:
     return apart
 
 
-def _of_slopes(kind: str, found: Slopes, metric: Metric) -> list[str]:
-    """Whose error rises with the level, and whose slopes differ."""
-    inside, words = found.found.get(kind, {}), KINDS[kind]
+def _of_slopes(kind: str, absolute: Slopes, relative: Slopes, metric: Metric) -> str:
+    """Whose error rises with the level, whose slopes differ, and where the relative slopes say otherwise."""
+    inside, words = absolute.found.get(kind, {}), KINDS[kind]
     if not inside:
-        return [f"No loss has a slope over {kind}: {'; '.join(sorted(set(found.absent.values()))) or 'no loss'}."]
-    spans = {label: one.interval(metric) for label, one in inside.items() if len(one.seeds) > 1}
+        return f"No loss has a slope over {kind}: {'; '.join(sorted(set(absolute.absent.values()))) or 'no loss'}."
     what = f"{METRIC_NAMES[metric]} over {kind} ({words.words}, levels ours)"
-    if not spans:
-        return [f"{what}: one seed a loss, no interval of a slope."]
-    told = {
-        "rises for": [label for label, span in spans.items() if span.low > 0],
-        "falls for": [label for label, span in spans.items() if span.high < 0],
-        "neither rise nor fall is told for": [label for label, span in spans.items() if span.low <= 0 <= span.high],
-    }
-    parts = [
-        f"{verb} {', '.join(f'{label} {_span(spans[label])}' for label in labels)}"
-        for verb, labels in told.items()
-        if labels
-    ]
-    single = [label for label in inside if label not in spans]
-    parts += [f"one seed at every level, no interval: {', '.join(single)}"] if single else []
-    said = f"{what}, per {words.unit}, with 95 % intervals (not corrected): {'; '.join(parts)}."
+    tested = _tested(absolute, kind)
+    if not tested:
+        few = all(len(one.seeds) < 2 for one in inside.values())
+        return f"{what}: {'one seed a loss, no' if few else 'no'} slope can be tested."
+    parts = []
+    for verdict, verb in _VERBS.items():
+        told = [f"{label} {_span(row)}" for label, row in tested.items() if _verdict(row, "estimate") == verdict]
+        parts += [f"{verb} {', '.join(told)}"] if told else []
+    single = [label for label in inside if label not in tested]
+    parts += [f"not tested, one seed at every level: {', '.join(single)}"] if single else []
+    count = int(absolute.tests["p"].notna().sum())
+    family = f"{count} slopes (all losses and kinds)" if count > 1 else "1 slope"
+    said = (
+        f"{what}, per {words.unit}, each slope tested against zero at 5 % after Holm's correction for {family}; in "
+        f"brackets 95 % intervals, not corrected: {'; '.join(parts)}."
+    )
+    return " ".join([said, *_apart(kind, absolute), *_otherwise(kind, absolute, relative)])
+
+
+def _apart(kind: str, found: Slopes) -> list[str]:
+    """Which slopes of a kind differ."""
     table = found.comparisons.table
     tested = table[(table["column"] == kind) & table["p"].notna()] if len(table) else table
     if tested.empty:
-        return [said]
+        return []
     won = _won(tested, "is steeper than", worse=True)
-    ending = f" Slopes told apart: {won}." if won else f" No pair of its slopes is separated ({len(tested)} tested)."
-    return [said + ending]
+    return [f"Slopes told apart: {won}." if won else f"No pair of its slopes is separated ({len(tested)} tested)."]
+
+
+def _otherwise(kind: str, absolute: Slopes, relative: Slopes) -> list[str]:
+    """The losses and pairs of which the relative slopes give another verdict, in a sentence."""
+    ours, theirs = (
+        {label: _verdict(row, "estimate") for label, row in _tested(one, kind).items()} for one in (absolute, relative)
+    )
+    said = []
+    for verdict, verb in _VERBS.items():
+        told = [label for label, one in theirs.items() if one == verdict and ours.get(label, one) != one]
+        said += [f"{verb} {', '.join(told)}"] if told else []
+    pairs, others = (_pairs(one, kind) for one in (absolute, relative))
+    for (a, b), verdict in others.items():
+        if pairs.get((a, b), verdict) != verdict:
+            steep, flat = (a, b) if verdict > 0 else (b, a)
+            said.append(f"{steep} is steeper than {flat}" if verdict else f"{a} and {b} are not told apart")
+    if not said:
+        return []
+    return [f"As a share of the clean error (relative slopes, corrected alike) it is otherwise: {'; '.join(said)}."]
+
+
+def _tested(found: Slopes, kind: str) -> dict[str, dict[str, Any]]:
+    """The tests of a kind's slopes against zero, by loss."""
+    rows = found.tests[(found.tests["kind"] == kind) & found.tests["p"].notna()]
+    return {str(row["label"]): {str(name): value for name, value in row.items()} for row in rows.to_dict("records")}
+
+
+def _pairs(found: Slopes, kind: str) -> dict[tuple[str, str], int]:
+    """The verdict of every tested pair of a kind: 1 where the first is steeper, -1 the second, 0 not told apart."""
+    table = found.comparisons.table
+    tested = table[(table["column"] == kind) & table["p"].notna()] if len(table) else table
+    return {(row["a"], row["b"]): _verdict(row, "difference") for row in tested.to_dict("records")}
+
+
+def _verdict(row: Mapping[Any, Any], what: str) -> int:
+    """The sign of what was tested where it is told from zero after correction, else 0."""
+    return 0 if not row["p_holm"] < _LEVEL else 1 if row[what] > 0 else -1
 
 
 def _claim(study: Study, kind: str, pair: tuple[str, str], absolute: Slopes, relative: Slopes, metric: Metric) -> str:
@@ -108,19 +152,20 @@ def _claim(study: Study, kind: str, pair: tuple[str, str], absolute: Slopes, rel
         return f"{start}: the slopes of {pair[0]} and {pair[1]} cannot be tested without two common seeds."
     by_clean = _row(relative.comparisons, kind, pair) if pair[0] in relative.found.get(kind, {}) else {}
     measured = (
-        f"L1 ({pair[0]}) minus L2 ({pair[1]}) {slope_words(difference)} "
-        f"({slope_words(row['low'])} to {slope_words(row['high'])}) {METRIC_NAMES[metric]} per {KINDS[kind].unit}"
-        f"{_common(study, kind, pair)}, p {p:.2g} after correction{_relative_words(by_clean)}"
-        f"{_overlap([inside[label] for label in pair], metric)}."
+        f"L1 ({pair[0]}) minus L2 ({pair[1]}) {slope_words(difference)} ({_bounds(row)}) {METRIC_NAMES[metric]} per "
+        f"{KINDS[kind].unit}{_common(study, kind, pair)}, interval not corrected, p {p:.2g} after correction"
+        f"{_relative_words(by_clean)}{_overlap([inside[label] for label in pair], metric)}."
     )
-    verdict = (
-        "The slides' claim that the L1 norm is more robust is neither confirmed nor contradicted here."
-        if p >= _LEVEL
-        else "This confirms, on these terms, the slides' claim that the L1 norm is more robust."
-        if difference < 0
-        else "This contradicts, on these terms, the slides' claim that the L1 norm is more robust."
-    )
-    return f"{start}: {measured} {verdict} The tau of the L2 norm is ours; the paper's is not known."
+    verdict = _verdict(row, "difference")
+    said = {
+        0: "The slides' claim that the L1 norm is more robust is neither confirmed nor contradicted here",
+        -1: "This confirms, on these terms, the slides' claim that the L1 norm is more robust",
+        1: "This contradicts, on these terms, the slides' claim that the L1 norm is more robust",
+    }[verdict]
+    by_share = _verdict(by_clean, "difference") if by_clean and math.isfinite(by_clean["p_holm"]) else verdict
+    if by_share != verdict:
+        said += f"; the relative slopes would {_CLAIM[by_share]} it"
+    return f"{start}: {measured} {said}. The tau of the L2 norm is ours; the paper's is not known."
 
 
 def _common(study: Study, kind: str, pair: tuple[str, str]) -> str:
@@ -141,8 +186,7 @@ def _overlap(pair: Sequence[Degradation], metric: Metric) -> str:
 def _relative_words(row: Mapping[str, Any]) -> str:
     if not row or not math.isfinite(row["p_holm"]):
         return ""
-    span = f"{slope_words(row['difference'])} ({slope_words(row['low'])} to {slope_words(row['high'])})"
-    return f"; of the clean error {span} % per unit, p {row['p_holm']:.2g}"
+    return f"; of the clean error {slope_words(row['difference'])} ({_bounds(row)}) % per unit, p {row['p_holm']:.2g}"
 
 
 def _at(noise: str) -> str:
@@ -169,5 +213,10 @@ def _won(tested: pd.DataFrame, verb: str = "is better than", worse: bool = False
     return "; ".join(f"{label} {verb} {', '.join(sorted(others))}" for label, others in sorted(wins.items()))
 
 
-def _span(interval: Any) -> str:
-    return f"{slope_words(interval.estimate)} ({slope_words(interval.low)} to {slope_words(interval.high)})"
+def _span(row: Mapping[str, Any]) -> str:
+    """A tested slope: `+0.69 (-0.01 to +1.39, p 0.052)`."""
+    return f"{slope_words(row['estimate'])} ({_bounds(row)}, p {row['p_holm']:.2g})"
+
+
+def _bounds(row: Mapping[str, Any]) -> str:
+    return f"{slope_words(row['low'])} to {slope_words(row['high'])}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from reports import aggregate, paper, paper_places, plots, tables
+from reports.cells import p_cell
 from reports.localised import Localised
 from reports.measured import Comparisons, Measured
 from reports.overview_density import crowds
@@ -21,6 +22,7 @@ from reports.style import Look, Plot, looks
 from reports.table import Cell, Column, Row, Table
 from reports.tables import Setting
 from reports.words import SPAN as _SPAN
+from reports.words import nothing_measured
 
 __all__ = ["Overview", "overview", "pairs"]
 
@@ -70,7 +72,7 @@ def overview(
     """
     found = tables.settings(measured)
     if not found:
-        raise ValueError(_nothing(measured))
+        raise ValueError(nothing_measured(measured.runs))
     shown = looks(sorted(measured.evaluated["label"].unique()))
     parts = [_compared(measured, found)]
     parts += [_setting(setting, history, shown, examples) for setting in found]
@@ -96,7 +98,8 @@ def pairs(comparisons: Comparisons, name: str, metric: str = "mae") -> Table:
     for row in tested.sort_values("p_holm").to_dict("records") if len(tested) else ():
         difference = Cell(f"{row['difference']:+.2f}", row["difference"], low=row["low"], high=row["high"])
         cells = (
-            difference, Cell(f"{row['low']:+.2f} to {row['high']:+.2f}"), _p(row["p_holm"]), _p(row["p_images_holm"]),
+            difference, Cell(f"{row['low']:+.2f} to {row['high']:+.2f}"),
+            p_cell(row["p_holm"]), p_cell(row["p_images_holm"]),
             Cell(f"{100 * row['wins']:.0f} %", row["wins"]), Cell(str(row["seeds"]), row["seeds"]),
         )  # fmt: skip
         rows.append(Row(f"{row['a']} − {row['b']}", cells))
@@ -364,19 +367,6 @@ def _over_seeds(intervals: pd.DataFrame) -> pd.DataFrame:
     """One seed has no interval over seeds."""
     single = intervals["seeds"] < 2
     return intervals.assign(low=intervals["low"].mask(single), high=intervals["high"].mask(single))
-
-
-def _p(value: float) -> Cell:
-    if value is None or value != value:
-        return Cell("–")
-    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", float(value))
-
-
-def _nothing(measured: Measured) -> str:
-    if measured.runs.empty:
-        return "no runs: nothing to report"
-    states = measured.runs["state"].value_counts().to_dict()
-    return f"no run has a measurement yet ({', '.join(f'{count} {state}' for state, count in states.items())})"
 
 
 def _count(number: int, noun: str) -> str:

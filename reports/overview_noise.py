@@ -38,6 +38,8 @@ def noisy(
     noted: Noted,
     interval: str,
     metrics: Sequence[str] = ("mae",),
+    *,
+    figures: bool = True,
 ) -> Part | None:
     """All that was measured of noisy annotations, one study after the other; None if no terms have two noises.
 
@@ -48,6 +50,10 @@ def noisy(
         noted: What to do with a table or figure that cannot be made.
         interval: What intervals are, for captions.
         metrics: Of the tables; the first one that is not the bias is drawn and put into sentences.
+        figures: Whether to draw.
+
+    Returns:
+        The part; the findings are in `lead`, and each study's also with its first table.
 
     Raises:
         ValueError: If a metric is unknown.
@@ -68,17 +74,20 @@ def noisy(
     main = next((metric for metric in chosen if metric != "bias"), None)
     for study in found:
         ending = f"_{study.key}" if len(found) > 1 else ""
-        with noted(warnings, f"noise tables of {study.title}"):
-            tables = noise_tables(study, metrics)
-            made += [replace(table, name=f"{table.name}{ending}") for table in tables]
+        said: list[str] = []
         if main is not None:
             with noted(warnings, f"findings on noise of {study.title}"):
                 said = findings(study, main)
                 lead += [f"{study.title}:", *said] if len(found) > 1 else said
-        drawn += [
-            plot._replace(name=f"{plot.name}{ending}")
-            for plot in _figures(study, history, looks, noted, warnings, main or "bias", interval)
-        ]
+        with noted(warnings, f"noise tables of {study.title}"):
+            first, *others = noise_tables(study, metrics)
+            tables = [replace(first, findings=tuple(said)), *others]
+            made += [replace(table, name=f"{table.name}{ending}") for table in tables]
+        if figures:
+            drawn += [
+                plot._replace(name=f"{plot.name}{ending}")
+                for plot in _figures(study, history, looks, noted, warnings, main or "bias", interval)
+            ]
     return Part("noise", "Noisy annotations", lead, warnings, made, drawn)
 
 

@@ -45,14 +45,18 @@ def places(localised: Localised, looks: Mapping[str, Look], noted: Noted, interv
             table = tables_places.localisation(setting)
             made.append(table)
             with noted(warnings, "F1 by system"):
-                drawn.append(_ranking(setting, looks, interval, table.name))
-            for plot in _curves(setting, looks, table.name):
-                drawn.append(plot)
+                drawn.append(_titled(_ranking(setting, looks, interval, table.name), table))
+            drawn += [_titled(plot, table) for plot in _curves(setting, looks, table.name)]
     lead = [
         "Every localizer on every loss's output. A threshold that fits one loss is no reason to rank another below it: "
         "each run's threshold is chosen on val, never on test.",
     ]
     return Part("places", "Where people are", lead, warnings, made, drawn)
+
+
+def _titled(plot: Plot, table: Table) -> Plot:
+    """With the title of its table before its caption: figures of two settings look alike."""
+    return plot._replace(caption=f"{table.title}. {plot.caption}")
 
 
 def _ranking(setting: Localised, looks: Mapping[str, Look], interval: str, name: str) -> Plot:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -85,7 +86,7 @@ def _draw(plot: Plot) -> _Drawn:
 
 
 def _show(table: Table) -> Markup:
-    """A table with its copy buttons."""
+    """A table with its copy buttons; its findings stand in the lead of its part."""
     copies = [("latex", "Copy LaTeX", render.latex(table, standalone=False)), ("csv", "Copy CSV", render.to_csv(table))]
     buttons = Markup("").join(
         Markup(
@@ -93,4 +94,4 @@ def _show(table: Table) -> Markup:
         ).format(name, label, name, text)
         for name, label, text in copies
     )
-    return Markup('{}<div class="copy">{}</div>').format(Markup(render.html(table)), buttons)  # noqa: S704 - escaped there
+    return Markup('{}<div class="copy">{}</div>').format(Markup(render.html(replace(table, findings=()))), buttons)  # noqa: S704 - escaped there

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from reports import style
+from reports.noise import KINDS
 from reports.style import COLUMN, GRID, INK, LEFT, LINE, PAGE, TEXT, Plot
 
 __all__ = ["levels", "sensitivity"]
@@ -20,15 +21,19 @@ _TITLES = {
     "value_shift": "value shift a head",
     "rest": "gradient that true labels leave",
 }
+_AXES = dict.fromkeys(_TITLES, "ratio") | {"preference_lost": "share", "value_shift": "in the loss's units"}
+"""The unit of each measure, for its axis: all but the value shift are pure numbers."""
 
 
 @style.context()
-def sensitivity(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot:
+def sensitivity(summary: pd.DataFrame, measure: str = "preference_lost", terms: str = "") -> Plot:
     """A measure of label sensitivity for every loss and noise: dots with 95 % intervals, a panel a noise.
 
     Args:
         summary: `runners.sensitivity.summary`.
         measure: Which.
+        terms: On what it was measured (data, crops, stride, true density) and which of it is ours, in sentences for the
+            caption.
 
     Returns:
         `data` is the measure's rows; losses are sorted by their mean over the noises, the least first.
@@ -67,17 +72,18 @@ def sensitivity(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot
         axes.yaxis.set(major_locator=FixedLocator(list(range(len(order)))), minor_locator=NullLocator())
         axes.yaxis.set_major_formatter(FixedFormatter(order if column == 0 else [""] * len(order)))
         axes.tick_params(axis="y", length=0)
-    style.write(figure, (names + across) / 2, 0.06, f"{_TITLES[measure]} (ours)", TEXT, ha="center")
-    return Plot(rows, figure, _caption(rows, measure, "bars"), f"noise_{measure}")
+    style.write(figure, (names + across) / 2, 0.06, _title(measure), TEXT, ha="center")
+    return Plot(rows, figure, _caption(rows, measure, "Bars", terms), f"noise_{measure}")
 
 
 @style.context()
-def levels(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot | None:
+def levels(summary: pd.DataFrame, measure: str = "preference_lost", terms: str = "") -> Plot | None:
     """A measure of label sensitivity over the level, a panel for each kind of noise that has several levels.
 
     Args:
         summary: `runners.sensitivity.summary`; combined noises are left out, and the caption names what is.
         measure: Which.
+        terms: As in `sensitivity`.
 
     Returns:
         None if no kind has two levels. `data` is the measure's rows with `kind` and `level`.
@@ -117,11 +123,12 @@ def levels(summary: pd.DataFrame, measure: str = "preference_lost") -> Plot | No
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.number(value)))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.tick_params(labelleft=column == 0)
-        style.axis_titles(axes, x="level", y=f"{_TITLES[measure]} (ours)" if column == 0 else "")
+        unit = KINDS[kind].level if kind in KINDS else "level"
+        style.axis_titles(axes, x=unit, y=_title(measure) if column == 0 else "")
     style.legend(figure, shown, left=LEFT, top=foot - 0.42, line=True)
     absent = [noise for noise in given if noise not in set(rows["noise"])]
     left_out = f" Not drawn, as combined or of a kind with a single level: {', '.join(absent)}." if absent else ""
-    return Plot(rows, figure, _caption(rows, measure, "shaded") + left_out, f"noise_levels_{measure}")
+    return Plot(rows, figure, _caption(rows, measure, "Shaded", terms) + left_out, f"noise_levels_{measure}")
 
 
 def _measured(summary: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -146,7 +153,12 @@ def _bounds(rows: pd.DataFrame) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def _caption(rows: pd.DataFrame, measure: str, intervals: str) -> str:
+def _title(measure: str) -> str:
+    """A measure with its unit, for an axis."""
+    return f"{_TITLES[measure]} ({_AXES[measure]}, ours)"
+
+
+def _caption(rows: pd.DataFrame, measure: str, intervals: str, terms: str) -> str:
     """What is shown; `intervals` is how the figure draws them."""
     meaning = {
         "preference_lost": "the share of what a loss prefers the true density by, over one that knows nothing but "
@@ -158,7 +170,8 @@ def _caption(rows: pd.DataFrame, measure: str, intervals: str) -> str:
         "value_shift": "change of the loss at the true density, a head, in the loss's own units",
         "rest": "how hard the true labels push the true density, which is not every loss's optimum",
     }[measure]
+    measured = terms or f"Training crops of {style.span(rows['images'], 'image')}."
     return (
-        f"Label sensitivity (ours, without training): {_TITLES[measure]}, {meaning}. Training crops of "
-        f"{style.span(rows['images'], 'image')}; {intervals}: 95 % bootstrap interval over images. Levels are ours."
+        f"Label sensitivity (ours, without training): {_TITLES[measure]}, {meaning}. {measured} "
+        f"{intervals}: 95 % bootstrap interval over images. Kinds and levels are ours."
     )

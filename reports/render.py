@@ -78,7 +78,8 @@ def _spaced(signs: str) -> str:
 def markdown(table: Table) -> str:
     """A GitHub-flavoured table; published columns in italics."""
     headings = [_joined(column) for column in table.columns]
-    lines = [f"**{_md(table.title)}**", "", f"| {_md(table.stub)} | " + " | ".join(map(_md, headings)) + " |"]
+    found = [*(f"- {_md(line)}" for line in table.findings), ""] if table.findings else []
+    lines = [f"**{_md(table.title)}**", "", *found, f"| {_md(table.stub)} | " + " | ".join(map(_md, headings)) + " |"]
     lines.append("|---|" + "|".join("---" if column.kind == "text" else "--:" for column in table.columns) + "|")
     for row in table.rows:
         cells = [_md_cell(table, column, cell) for column, cell in zip(table.columns, row.cells, strict=True)]
@@ -107,7 +108,7 @@ def _md(text: str) -> str:
 def to_csv(table: Table) -> str:
     """One line a row; a measured column with its standard deviation, interval, seeds and mark beside it.
 
-    Any other column whose cells have an interval (differences, slopes) is written with its low and high.
+    Any other column whose cells have an interval or a standard error (differences, sensitivities) is written with them.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -132,7 +133,8 @@ def _extras(table: Table, place: int) -> tuple[str, ...]:
     if table.columns[place].kind == "measured":
         return ("sd", "low", "high", "seeds", "mark")
     cells = [row.cells[place] for row in table.rows]
-    return ("low", "high") if any(cell.low is not None or cell.high is not None for cell in cells) else ()
+    span = ("low", "high") if any(cell.low is not None or cell.high is not None for cell in cells) else ()
+    return (*(("se",) if any(cell.se is not None for cell in cells) else ()), *span)
 
 
 def _guarded(item: Any) -> Any:
@@ -142,7 +144,7 @@ def _guarded(item: Any) -> Any:
 
 
 def to_json(table: Table) -> str:
-    """The whole table, numbers unrounded."""
+    """The whole table, numbers unrounded; `findings` where it has some."""
     value = {
         "name": table.name,
         "title": table.title,
@@ -150,7 +152,7 @@ def to_json(table: Table) -> str:
         "rows": [row._asdict() | {"cells": [cell._asdict() for cell in row.cells]} for row in table.rows],
         "caption": list(table.caption),
         "legend": table.legend(),
-    }
+    } | ({"findings": list(table.findings)} if table.findings else {})
     return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -34,6 +34,7 @@ class Cell(NamedTuple):
         seeds: Number of seeds behind a measured value.
         mark: How it compares within its column.
         notes: What a reader must know about this cell; printed once under the table.
+        se: Standard error, where that is what stands behind the `±` of the text.
     """
 
     text: str = ""
@@ -44,6 +45,7 @@ class Cell(NamedTuple):
     seeds: int | None = None
     mark: Mark = ""
     notes: tuple[str, ...] = ()
+    se: float | None = None
 
 
 class Column(NamedTuple):
@@ -77,6 +79,7 @@ class Table:
         stub: Heading of the row labels.
         columns, rows: Every row has a cell for every column.
         caption: Sentences under the table: the terms of the comparison, and how it is to be read.
+        findings: What follows from it, and from those that go with it; JSON has it, HTML and Markdown above the table.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     caption: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Text of strangers' records loses what could steer a terminal."""
@@ -99,6 +103,7 @@ class Table:
         object.__setattr__(self, "columns", tuple(columns))
         object.__setattr__(self, "rows", tuple(rows))
         object.__setattr__(self, "caption", tuple(map(printable, self.caption)))
+        object.__setattr__(self, "findings", tuple(map(printable, self.findings)))
 
     @cached_property
     def notes(self) -> dict[str, str]:

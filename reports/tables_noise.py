@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from reports.cells import CONSTANT, DIGITS, METRIC_NAMES, measured_cells
+from reports.cells import CONSTANT, DIGITS, METRIC_NAMES, measured_cells, p_cell
 from reports.degradation import Slopes, slopes
 from reports.measured import Comparisons, Measured, Sample
 from reports.noise import CLEAN, KINDS, Study, comparisons, order, ranks
@@ -84,31 +84,36 @@ def by_level(measured: Measured, metrics: Sequence[str] = ("mae",)) -> Table:
 def by_slope(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
     """How fast each loss's error rises with the level of each kind, absolute and relative; see `reports.degradation`.
 
+    Beside the slope stands the p of "it is zero", Holm-corrected over the losses and kinds, where one can be tested.
     The bias has no relative slope: its clean value is near zero by design.
     """
     absolute = slopes(study, metrics)
     relative = slopes(study, [metric for metric in metrics if metric != "bias"], relative=True)
     labels = sorted({label for kind in study.levels for label in _labels(study, kind)})
     counts = {len(one.seeds) for inside in absolute.found.values() for one in inside.values()}
+    tests = absolute.tests.set_index(["metric", "kind", "label"])["p_holm"].dropna()
     heads: list[Column] = []
     cells: dict[str, list[Cell]] = {label: [] for label in labels}
     for kind in study.levels:
         for metric in metrics:
             group = kind if len(metrics) == 1 else f"{kind}, {METRIC_NAMES[metric]}"
             both = [absolute] if metric == "bias" else [absolute, relative]
-            heads += [Column(title, group) for title in ("slope", "relative")[: len(both)]]
+            heads += [Column("slope", group), *([Column("p (Holm)", group, "derived")] if len(tests) else [])]
+            heads += [Column("relative", group)] if len(both) > 1 else []
             heads += [Column("seeds", group, "derived")] if len(counts) > 1 else []
             shown = [_slope_marks(one, kind, metric) for one in both]
             for label in labels:
-                found = [_slope_cell(*pair, kind, label) for pair in zip(both, shown, strict=True)]
-                seeds = found[0].seeds
-                cells[label] += [*found, *([Cell(str(seeds or ""), seeds)] if len(counts) > 1 else [])]
+                slope, *share = [_slope_cell(*pair, kind, label) for pair in zip(both, shown, strict=True)]
+                p = [p_cell(tests.get((metric, kind, label)))] if len(tests) else []
+                seeds = [Cell(str(slope.seeds or ""), slope.seeds)] if len(counts) > 1 else []
+                cells[label] += [slope, *p, *share, *seeds]
     names = ", ".join(METRIC_NAMES[metric] for metric in metrics)
     caption = (
         f"slope: least squares, {names} over the level, a unit; relative: percent of the error with clean labels a "
         f"unit. {_interval_words(counts)}",
         *(f"{kind}: {KINDS[kind].words}, per {KINDS[kind].unit}, {KINDS[kind].axis}." for kind in study.levels),
         ONE_DRAW,
+        *_p_words(absolute),
         _tested(absolute.comparisons),
     )
     title = "Slopes of the error over the noise (kinds and levels ours)"
@@ -157,7 +162,10 @@ def by_rank(study: Study, metrics: Sequence[Metric] = ("mae",)) -> Table:
 def few_noises(noises: Sequence[str]) -> str:
     """Why there is no study of noise."""
     found = f"only {noises[0]!r}" if len(noises) == 1 else "no two on the same terms" if noises else "no measured run"
-    return f"a noise table needs runs with at least two noises; found {found}"
+    return (
+        f"a noise table needs runs with at least two noises; found {found}: train on others too, as with "
+        "`benchmark run ... --noise none uniform-px:8`"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,6 +263,15 @@ def _slope_cell(found: Slopes, marked: Mapping[str, Cell], kind: str, label: str
 def slope_words(value: float) -> str:
     """A slope with its sign and about three digits."""
     return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}" if abs(value) < 100 else f"{value:+.0f}"
+
+
+def _p_words(found: Slopes) -> list[str]:
+    """Over how many slopes each p is corrected; nothing where there is none."""
+    tested = int(found.tests.groupby("metric")["p"].count().max()) if len(found.tests) else 0
+    if not tested:
+        return []
+    family = f"{tested} slopes, all losses and kinds, a metric" if tested > 1 else "1 slope"
+    return [f"p (Holm): paired test that the slope is zero, after Holm's correction for {family}; it decides."]
 
 
 def _slope_marks(found: Slopes, kind: str, metric: Metric) -> dict[str, Cell]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -12,7 +13,7 @@ from losses.discovery import check_known
 from reports.cells import METRIC_NAMES, measured_cells, plain_cell
 from reports.localised import Localised, PlaceSample, shown_radii, swept
 from reports.measured import Comparisons
-from reports.protocol import check_comparable, protocol_hash
+from reports.protocol import TERMS, check_comparable, protocol_hash
 from reports.shares import SHARES
 from reports.table import Cell, Column, Row, Table
 from reports.words import reading, setting_title, terms_caption
@@ -35,6 +36,10 @@ APART = ("eval_id",)
 def by_setting(localised: Localised) -> list[Localised]:
     """What may stand in one table: the same terms, the same radii.
 
+    Returns:
+        The parts. Their rows have a column `told` for `setting_title`: the stride, and of parts that would have one
+        title the terms that they differ in, each with its value.
+
     Raises:
         ValueError: If nothing was measured of places.
     """
@@ -43,7 +48,38 @@ def by_setting(localised: Localised) -> list[Localised]:
     if rows.empty:
         raise ValueError("no run has scores of places; `benchmark run ... --localizers lm otm` makes them")
     keys = protocol_hash(rows, APART) + " " + rows["scoring"] + " " + rows["localisation_version"].astype(str)
-    return [localised.restricted(rows[keys == key]) for key in keys.unique()]
+    found = [localised.restricted(rows[keys == key]) for key in keys.unique()]
+    for part, words in zip(found, _told([part.rows for part in found]), strict=True):
+        part.rows = part.rows.assign(told=words)
+    return found
+
+
+def _told(parts: Sequence[pd.DataFrame]) -> list[str]:
+    """For each part the words behind its title that tell it from all others."""
+    firsts = [{str(name): value for name, value in rows.iloc[0].items()} for rows in parts]
+    told = [{"stride": f"stride {first['stride']}"} for first in firsts]
+    titles = [(setting_title(first), first["stride"]) for first in firsts]
+    for title in {title for title in titles if titles.count(title) > 1}:
+        places = [place for place, other in enumerate(titles) if other == title]
+        for name, words in _names(firsts).items():
+            values = {place: str(firsts[place].get(name)) for place in places}
+            if len(set(values.values())) > 1:
+                for place, value in values.items():
+                    told[place][name] = f"{words} {_short(value, name)}"
+    return [", ".join(words.values()) for words in told]
+
+
+def _names(firsts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What may tell two parts of one title apart, in words: the terms, the recipe field by field, and the scoring."""
+    fields = dict.fromkeys(name for first in firsts for name in first if name.startswith("recipe_"))
+    terms = {name: words for name, words in TERMS.items() if name not in ("settings", *APART)}
+    recipe = {name: name.removeprefix("recipe_").replace("_", " ") for name in fields}
+    return terms | recipe | {"scoring": "thresholds by", "localisation_version": "scores of version"}
+
+
+def _short(value: str, name: str) -> str:
+    """A term's value; of a hash what one tells it by."""
+    return value[:8] if name.endswith("_hash") else value
 
 
 def localisation(localised: Localised, metrics: Sequence[str] = SHARES) -> Table:
@@ -110,10 +146,10 @@ def _columns(main: str, others: Sequence[str], ranges: Sequence[str], metrics: S
 
 
 def _places_words(rows: pd.DataFrame) -> str:
-    """`stride 8, within 4 px, 8 px`: what else makes a table of its own."""
+    """`within 4 px, 8 px`: where points count."""
     words = str(rows["radii"].iloc[0]).split()
     within = ", ".join(radius_words(word) if ":" not in word else f"{word} px" for word in words)
-    return f"stride {rows['stride'].iloc[0]}, within {within}"
+    return f"within {within}"
 
 
 def _mean(own: pd.DataFrame, radii: Sequence[str], metric: str) -> Cell:

@@ -10,7 +10,7 @@ import pandas as pd
 from reports.measured import Compared, Comparisons, Measured
 from reports.protocol import protocol_hash
 
-__all__ = ["SPAN", "failures_caption", "reading", "recipe_words", "setting_title", "terms_caption"]
+__all__ = ["SPAN", "failures_caption", "nothing_measured", "reading", "recipe_words", "setting_title", "terms_caption"]
 
 SPAN = "the 95 % interval over seeds and images"
 """What intervals are, for captions."""
@@ -59,6 +59,27 @@ def failures_caption(measured: Measured) -> tuple[str, ...]:
     return ((f"Of {int(states.sum())} runs {words}.",) if missing else ()) + trials
 
 
+def nothing_measured(runs: pd.DataFrame, place: str = "", unreadable: int = 0) -> str:
+    """Why there is nothing to report, and what to do.
+
+    Args:
+        runs: `Measured.runs`, none of them with a measurement.
+        place: Where they are.
+        unreadable: Files that could not be read.
+    """
+    where = f" in {place}" if place else ""
+    if runs.empty and unreadable:
+        return f"no readable runs{where}: nothing to report; mend or remove what was left out ({unreadable})"
+    if runs.empty:
+        return f"no runs{where}: nothing to report; `benchmark run` makes some"
+    states = runs.drop_duplicates("run_id")["state"].value_counts()
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    return (
+        f"no run{where} has a measurement yet ({told}): nothing to report; `benchmark status` has the reasons, and the "
+        "same `benchmark run` again goes on where it was"
+    )
+
+
 def reading(samples: Mapping[str, Compared], comparisons: Comparisons) -> tuple[str, ...]:
     """How the numbers are to be read."""
     counts = [len(sample.seeds) for sample in samples.values()]
@@ -84,9 +105,10 @@ def recipe_words(row: Any) -> str:
 
 
 def setting_title(row: Mapping[str, Any]) -> str:
-    """Data, noise, network and recipe in one line."""
+    """Data, noise, network and recipe in one line, and what `told` adds: terms that tell it from its neighbours."""
     words = "" if row["noise"] == "none" else f", training noise {row['noise']}"
     count = int(row["recipe_epochs"])
     epochs = "" if row["recipe"] == "official" else f", {count} epoch{'' if count == 1 else 's'}"
     chosen = "" if row["selection"] == "val" else f", selected by {row['selection']}"
-    return f"{row['data']} {row['split']}{words} · {row['backbone']} · {row['recipe']} recipe{epochs}{chosen}"
+    told = f", {row['told']}" if row.get("told") else ""
+    return f"{row['data']} {row['split']}{words} · {row['backbone']} · {row['recipe']} recipe{epochs}{chosen}{told}"

@@ -13,7 +13,8 @@ _REPORT = """examples:
   benchmark report table4 -o runs --format latex --out table4.tex
   benchmark report comparison --where dataset=shanghaitech_b noise=none
   benchmark report custom --rows label --columns backbone --metrics mae nae
-  benchmark report noise -o runs --to noise      tables, findings; figures in noise/figures
+  benchmark report noise -o runs                 tables and findings, in the terminal alone
+  benchmark report noise -o runs --to noise      and the figures in noise/figures, noise/findings.txt
   benchmark report sparse_dense -o runs --window 128 --bins quantiles jhu --baseline bl"""
 
 
@@ -40,7 +41,9 @@ def add_report(commands: Commands) -> None:
         "--format", choices=formats,
         help="default: that of the ending of --out, else terminal; latex compiles as it is, latex-table is to be input",
     )  # fmt: skip
-    one.add_argument("--out", type=Path, metavar="FILE", help="write it there")
+    one.add_argument(
+        "--out", type=Path, metavar="FILE", help="write it there (.md, .csv, .tex, .json, .html or .txt; or --format)"
+    )
     one.add_argument(
         "--metrics", nargs="+", metavar="METRIC", help="mae, rmse, nae, bias; of places: f1, precision, recall"
     )
@@ -58,10 +61,11 @@ def add_report(commands: Commands) -> None:
         help="side of windows, a multiple of 64 (default: 512)",
     )  # fmt: skip
     density.add_argument("--baseline", metavar="LOSS", help="compare with this one (default: l2, else the first)")
-    page = report.add_argument_group("the page")
+    page = report.add_argument_group("the page, and the figures of noise and sparse_dense")
     page.add_argument(
-        "--to", type=Path, default=Path("report"), metavar="FOLDER",
-        help="where to (default: report); figures of noise and sparse_dense go below it, too",
+        "--to", type=Path, metavar="FOLDER",
+        help="the page goes there (default: report); of noise and sparse_dense the figures and findings, which without "
+        "it are not written",
     )  # fmt: skip
     page.add_argument("--title", default="Crowd-counting losses compared", help="of the page")
     page.add_argument("--data-root", type=Path, help="folder of the datasets: sample images, spacing")

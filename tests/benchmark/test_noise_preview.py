@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import re
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmark import noise_preview
 from benchmark.cli import main
 
 WORDS = ["data", "noise", "synthetic[train=6,val=1,test=1,size=128,most=40]", "--crops", "4", "--losses", "l2", "pml"]
@@ -28,7 +31,7 @@ def test_tables_figures_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert page.count("<svg") >= 4
     assert "://" not in page.replace("http://www.w3.org", "")
     assert re.search(r"Written by crowd-loss-benchmark \d\S* on \d{4}-\d\d-\d\d", page)
-    assert "shaded: 95 %" in page
+    assert "Shaded: 95 %" in page
     assert "Not drawn, as combined or of a kind with a single level: missing:0.2." in page
 
 
@@ -46,6 +49,49 @@ def test_csvs_have_plain_names_numbers_and_errors(tmp_path: Path, capsys: pytest
             assert wide.loc[row["loss"], f"{row['noise']}{end}"] == pytest.approx(row[key], nan_ok=True)
     page = (tmp_path / "index.html").read_text()
     assert "p2p: reads proposals, no density" in page
+
+
+def test_captions_say_on_what_it_was_measured_and_what_is_ours(tmp_path: Path) -> None:
+    words = [*WORDS, "--noise", "uniform-px:4", "uniform-px:8", "--stride", "4", "--sigma", "6", "--noise-seed", "3"]
+    assert main([*words, "--to", str(tmp_path)]) == 0
+    page = (tmp_path / "index.html").read_text()
+    captions = re.findall(r"<figcaption>(Label sensitivity.*?)</figcaption>", page, re.DOTALL)
+    assert len(captions) == 6
+    tables = re.findall(r'<ul class="under">(.*?)</ul>', page.partition('id="sensitivity"')[2], re.DOTALL)
+    assert len(tables) == 4
+    for said in (*captions, *tables):
+        assert " crops of 128 px" in said
+        assert "synthetic[" in said
+        assert ", train, noise seed 3; stride 4 px, true density of sigma 6 px." in said
+        assert "sigma, stride, number and side of the crops are ours" in said
+
+
+def test_a_copied_table_has_the_errors_that_it_shows(tmp_path: Path) -> None:
+    assert main([*WORDS, "--noise", "uniform-px:4", "missing:0.2", "--to", str(tmp_path)]) == 0
+    page = (tmp_path / "index.html").read_text()
+    copies = [html.unescape(t) for t in re.findall(r'<textarea name="csv"[^>]*>(.*?)</textarea>', page, re.DOTALL)]
+    (copied,) = [pd.read_csv(io.StringIO(t), index_col="loss") for t in copies if "rest" in t.partition("\n")[0]]
+    kept = pd.read_csv(tmp_path / "sensitivity_gradient_shift.csv", index_col="loss")
+    assert {"uniform-px:4 se", "uniform-px:4 low", "missing:0.2 high", "rest se"} <= set(copied)
+    for name in kept:
+        assert copied[name].tolist() == pytest.approx(kept[name].tolist(), nan_ok=True), name
+    assert kept["missing:0.2 se"].notna().all()
+
+
+def test_the_seed_of_the_noise_reaches_labels_and_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(noise_preview, "_figures", lambda *_: [])  # the numbers alone
+    found = []
+    for seed in ("0", "0", "1"):
+        words = [*WORDS, "--noise", "uniform-px:8", "--noise-seed", seed, "--to", str(tmp_path), "--json"]
+        assert main(words) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    first, again, other = found
+    assert first == again
+    assert first["noises"][0]["mean_px"] != other["noises"][0]["mean_px"]
+    for one, two in zip(first["sensitivity"], other["sensitivity"], strict=True):
+        assert one["measure"] == "rest" or one["value"] != two["value"], one
 
 
 def test_crops_without_heads_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

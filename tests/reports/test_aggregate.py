@@ -45,18 +45,31 @@ def test_aggregates_follow_from_the_runs(tmp_path: Path) -> None:
 
 def test_only_losses_that_all_settings_have(tmp_path: Path) -> None:
     store = fake_store(tmp_path, ("pml", "bl"), [0], datasets=("ucf_qnrf", "shanghaitech_b"))
-    add_run(store, fake_spec("gl"))
-    assert aggregate.normalised(tables.settings(measured(store))).labels == ("bl", "pml")
+    for loss in ("gl", "chfl"):
+        add_run(store, fake_spec(loss))
+    add_run(store, fake_spec("l2", dataset="shanghaitech_b"))
+    found = aggregate.normalised(tables.settings(measured(store)))
+    assert found.labels == ("bl", "pml")
+    qnrf, part_b = (next(t for t in found.settings if t.startswith(name)) for name in ("ucf_qnrf", "shanghaitech_b"))
+    assert found.left_out == {"chfl": (part_b,), "gl": (part_b,), "l2": (qnrf,)}
+    said = f"Left out, not measured in every setting: chfl, gl lack {part_b}; l2 lacks {qnrf}."
+    assert said in aggregate.table(found).caption
+    both = fake_store(tmp_path / "both", ("pml", "bl"), [0], datasets=("ucf_qnrf", "shanghaitech_b"))
+    whole = aggregate.table(aggregate.normalised(tables.settings(measured(both))))
+    assert not any("Left out" in line for line in whole.caption)
 
 
 def test_too_little_to_compare_is_said(tmp_path: Path) -> None:
     one = tables.settings(measured(fake_store(tmp_path / "one", ("pml", "bl"), [0])))
-    with pytest.raises(ValueError, match="at least two; found 1"):
+    with pytest.raises(ValueError, match="it takes two settings at least; found 1"):
         aggregate.normalised(one)
     store = Store(tmp_path / "apart")
     add_run(store, fake_spec("pml"))
     add_run(store, fake_spec("bl", dataset="shanghaitech_b"))
-    with pytest.raises(ValueError, match="two losses that all 2 have; found 0"):
+    with pytest.raises(ValueError, match=r"no loss was measured in all 2 settings.*bl lacks ucf_qnrf.*pml lacks shang"):
+        aggregate.normalised(tables.settings(measured(store)))
+    add_run(store, fake_spec("bl"))
+    with pytest.raises(ValueError, match=r"only bl was measured in all 2 settings.*\(pml lacks shang.*--where"):
         aggregate.normalised(tables.settings(measured(store)))
     two = fake_store(tmp_path / "two", ("pml", "bl", "l2"), [0], datasets=("ucf_qnrf", "shanghaitech_b"))
     with pytest.raises(ValueError, match="at least 5 cells"):

@@ -340,7 +340,7 @@ def test_a_level_that_is_not_finished_is_said(tmp_path: Path) -> None:
     store = noisy_store(tmp_path, {(loss, level): 0.1 for loss in ("pml", "pml/l2") for level in levels}, seeds=2)
     add_run(store, fake_spec("pml", 0, noise="missing:0.3"), images=60)
     said = findings(one_study(measured(store)))
-    assert any("one seed at every level, no interval: pml." in line for line in said)
+    assert any("not tested, one seed at every level: pml." in line for line in said)
     (claim,) = [line for line in said if line.startswith("PML's count norm")]
     assert "over none, missing:0.1, which both have" in claim
     assert "overlap" not in claim

@@ -90,6 +90,33 @@ def test_settings_are_kept_apart(tmp_path: Path) -> None:
     assert {len(table.rows) for table in found} == {2}
 
 
+def test_settings_of_one_title_name_what_differs(tmp_path: Path) -> None:
+    """Stride, crop, data and radii: none of them is in the title of a setting, and each makes a table of its own."""
+    store, changes = Store(tmp_path), ({}, {"stride": 4}, {"recipe": {"crop": 128}}, {"dataset_hash": "0123456789"})
+    for change in changes:
+        for seed in range(2):
+            add_run(store, fake_spec("pml", seed, **change))
+            add_places(store, fake_spec("pml", seed, **change), "lm")
+    add_places(store, fake_spec("pml", 0), "otm", radii=("2px", "8px"))
+    measured, localised = read(store)
+    titles = [table.title for table in located_tables(localised)]
+    assert len(set(titles)) == len(titles) == 5
+    assert sum(", stride 4, within" in title for title in titles) == 1
+    assert sum("crop 128" in title for title in titles) == 1
+    assert sum("dataset content 01234567" in title and "0123456789" not in title for title in titles) == 1
+    assert sum("thresholds by 8px of 2px 8px" in title for title in titles) == 1
+    page = overview(measured, store.histories(measured.runs["run_id"]), localised).page
+    (places,) = [part for part in page.parts if part.id == "places"]
+    (density,) = [part for part in page.parts if part.id == "density"]
+    for shown in ([p.caption for p in places.plots], [t.title for _, t in density.details]):
+        assert len(set(shown)) == len(shown) > 5
+
+
+def test_what_is_the_same_is_not_in_the_title(tmp_path: Path) -> None:
+    (table,) = located_tables(read(located(tmp_path, zoo=("pml",)))[1])
+    assert table.title.endswith("recipe, 5 epochs, stride 8, within 4 px, 8 px")
+
+
 def test_parameters_of_a_localizer_make_another_row(tmp_path: Path) -> None:
     store = located(tmp_path, zoo=("pml",))
     for run in store.runs():

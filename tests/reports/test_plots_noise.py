@@ -52,6 +52,7 @@ FIGURES = {
     "pixels": lambda: error_by_noise(
         errors({"uniform-px": (0, 2.309, 4.619, 9.238, 18.475), "gaussian-px": (0, 4.619, 18.475)}), name="noise_px"
     ),
+    "gaussian": lambda: error_by_noise(errors({"gaussian-px": (0, 4.619)}), name="noise_px"),
     "heads": lambda: error_by_noise(errors({"missing": (0, 10, 30), "duplicate": (0, 10, 30)}), name="noise_heads"),
     "crowded": lambda: error_by_noise(errors({"missing": (0, 0.5, 1, 30)}), name="noise_crowded"),
     "one": lambda: error_by_noise(errors({"missing": (0, 30)}, ["pml"]), name="noise_one"),
@@ -103,6 +104,7 @@ def test_marks_are_the_data_and_stand_apart() -> None:
             np.testing.assert_allclose(level["drawn_at"].mean(), level["x"].iloc[0], atol=1e-9)
     assert plot.figure.axes[0].get_xlim() == plot.figure.axes[1].get_xlim(), "equal variances stand at one place"
     assert "L / √3" in plot.caption
+    assert {axes.get_xlabel() for axes in plot.figure.axes} == {"standard deviation in x, y (px; common axis ours)"}
 
 
 def test_levels_do_not_run_into_each_other() -> None:

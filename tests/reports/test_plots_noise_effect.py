@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from PIL import Image
 from reports import plots
 from reports.plots_noise_effect import Labels, displacement, overlay
 from reports.plots_sensitivity import levels, sensitivity
+from runners.data import noise as makers
+from tests.reports.test_plots import drawn_texts
 
 
 def moves(noise: str, family: str | None, scale: float, count: int = 4000) -> pd.DataFrame:
@@ -122,11 +124,47 @@ def test_levels_need_two_levels_of_a_kind() -> None:
     assert curves is not None
     assert set(curves.data["kind"]) == {"uniform-px"}
     assert curves.caption.endswith("a single level: missing:0.1, uniform-px:4+missing:0.1, none.")
-    assert "shaded: 95 %" in curves.caption
-    assert "bars: 95 %" in sensitivity(found).caption
+    assert "Shaded: 95 %" in curves.caption
+    assert "Bars: 95 %" in sensitivity(found).caption
     assert sorted(set(curves.data["level"])) == [4, 8]
     assert levels(summary(["uniform-px:4", "missing:0.1"])) is None
     assert levels(summary(["none"])) is None
+
+
+def test_axes_name_their_units() -> None:
+    """Every kind of the runners, at the levels as they are typed; the measures are pure numbers and ours."""
+    noises = [f"{kind}:{level}" for kind in makers.KINDS for level in (0.1, 0.2)]
+    curves = levels(summary(noises))
+    assert curves is not None
+    titles = [axes.get_xlabel() for axes in curves.figure.axes if axes.get_xlabel()]
+    assert sorted(titles) == sorted(
+        ["half-width (share of image height)", "half-width (px)", "standard deviation (px)", "share of heads left out",
+         "share of heads doubled"]
+    )  # fmt: skip
+    assert {axes.get_ylabel() for axes in curves.figure.axes} == {"", "preference lost (share, ours)"}
+    dots = sensitivity(summary(noises), "gradient_shift")
+    assert "gradient shift (ratio, ours)" in [text.get_text() for text in dots.figure.texts]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_titles_of_axes_lie_within_the_figure_and_apart(count: int) -> None:
+    noises = [f"{kind}:{level}" for kind in list(makers.KINDS)[:count] for level in (0.1, 0.2)]
+    for draw in (levels, sensitivity):
+        plot = draw(summary(noises))
+        assert plot is not None
+        texts = drawn_texts(plot)
+        width, height = plot.figure.get_size_inches() * plot.figure.dpi
+        for text, box in texts:
+            assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.5, text
+        for (one, a), (other, b) in combinations(texts, 2):
+            assert min(a.x1, b.x1) - max(a.x0, b.x0) < 1 or min(a.y1, b.y1) - max(a.y0, b.y0) < 1, (one, other)
+
+
+def test_captions_have_the_terms() -> None:
+    found = summary(["uniform-px:4", "uniform-px:8"])
+    for draw in (sensitivity, levels):
+        assert "Training crops of 12 images." in draw(found).caption  # type: ignore[union-attr]
+        assert "16 crops of shanghaitech_b." in draw(found, terms="16 crops of shanghaitech_b.").caption  # type: ignore[union-attr]
 
 
 def test_what_cannot_be_drawn_is_told() -> None:

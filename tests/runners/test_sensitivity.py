@@ -13,6 +13,7 @@ import losses
 from losses.base import CrowdLoss, Prediction, Sample, Target
 from runners import sensitivity
 from runners.data.noise import parse
+from runners.data.transforms import TrainCrops
 from runners.sensitivity import CONFIDENCE, MEASURES, informed, measure, sample_crops, summary, uninformed
 from tests.runners.test_transforms import Memory, crowd
 
@@ -153,6 +154,21 @@ def test_all_noises_see_the_same_crops_as_training_cuts_them() -> None:
         torch.testing.assert_close(one.noisy["none"].points[0], one.clean.points[0])
         assert len(one.clean.points[0])
     assert sample_crops(images, NOISES, count=1)[0].clean.image_size == (96, 96)  # what fits, in whole cells
+
+
+def test_the_seed_of_the_noise_is_that_of_a_run() -> None:
+    images, noise = crowd([(96, 128)] * 4, count=30), parse("uniform-px:12")
+    for seed in (0, 5):
+        found = sample_crops(images, [noise], crop=64, count=4, seed=seed)
+        trained = TrainCrops(images, crop=64, scale=(1.0, 1.0), flip=0.0, seed=0, noise=noise, noise_seed=seed)
+        wanted = {tuple(np.sort(trained[key].points.ravel()).tolist()) for key in range(4 * sensitivity.TRIES)}
+        for one in found:
+            assert tuple(np.sort(one.noisy["uniform-px:12"].points[0].numpy().ravel()).tolist()) in wanted
+    first, other = (sample_crops(images, [noise], crop=64, count=4, seed=seed) for seed in (0, 5))
+    for one, two in zip(first, other, strict=True):
+        torch.testing.assert_close(one.clean.points[0], two.clean.points[0])
+        a, b = one.noisy["uniform-px:12"].points[0], two.noisy["uniform-px:12"].points[0]
+        assert a.shape != b.shape or not torch.allclose(a, b)
 
 
 def test_nobody_is_an_error() -> None:
