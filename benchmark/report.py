@@ -18,16 +18,18 @@ from benchmark.targets import check_file, check_folder
 from reports import paper, paper_places, render, tables
 from reports.localised import Localised
 from reports.measured import Measured, loss_name
+from reports.page import Part
 from reports.protocol import select
+from reports.speed import step_ms
 from reports.table import Table
 from reports.tables_places import by_setting, localisation
 from reports.words import nothing_measured
 from results.atomic import printable, write_text
 from results.spec import EvaluationSpec
+from results.speed import Speed, read_all
 from results.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from reports.page import Part
     from reports.style import Plot
 
 __all__ = ["Found", "find", "localised_in", "measured_in", "report"]
@@ -36,7 +38,7 @@ _PLACES: tuple[str, ...] = ("localizer", "localizer_label", "radius", "system", 
 _PLACES += ("localizer_version", "localisation_version")
 """Fields that only measurements of places have."""
 _SUFFIX = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json", "html": "html", "terminal": "txt"}
-_DRAWN = ("noise", "sparse_dense")
+_DRAWN = ("noise", "sparse_dense", "speed")
 """Parts that have figures and findings beside their tables."""
 
 
@@ -54,6 +56,8 @@ def report(options: argparse.Namespace) -> int:
     _check_options(options)
     if options.table == "coverage":
         return _coverage(options)
+    if options.table == "speed":
+        return _speed(options)
     found = find(options)
     for problem in found.problems:
         progress_console.print(f"[yellow]left out:[/] {escape(printable(problem))}", soft_wrap=True)
@@ -63,16 +67,20 @@ def report(options: argparse.Namespace) -> int:
     if options.table is None:
         return _page(options, found)
     part = _study(options, found)
-    made = _tables(options, found) if part is None else part.tables
+    _show(options, part or Part("", "", tables=_tables(options, found)))
+    return 1 if found.problems else 0
+
+
+def _show(options: argparse.Namespace, part: Part) -> None:
+    """Prints or writes the tables; the sentences stand below them on the terminal. Figures go to --to, if given."""
     if options.format == "terminal" and options.out is None:
-        for table in made:
+        for table in part.tables:
             console.print(render.terminal(table, console.width))
             console.print()
-        for line in part.lead if part is not None else ():
+        for line in part.lead:
             console.print(f"{escape(printable(line))}\n")
     else:
-        _write(options, render.several(made, options.format))
-    return 1 if found.problems else 0
+        _write(options, render.several(part.tables, options.format))
 
 
 def find(options: argparse.Namespace) -> Found:
@@ -198,7 +206,7 @@ def _tables(options: argparse.Namespace, found: Found) -> list[Table]:
         "table3": lambda: [paper_places.table3(measured, localised, **on, **chosen)],
         "table4": lambda: [paper.table4(measured, **on, **chosen)],
         "localisation": lambda: [localisation(part, **chosen) for part in by_setting(localised)],
-        "cost": lambda: [tables.cost(measured)],
+        "cost": lambda: [tables.cost(measured, step_ms(_speeds(options)))],
         "custom": lambda: [tables.custom(measured, options.rows, options.columns, **chosen)],
     }
     return list(make[options.table]())
@@ -213,7 +221,7 @@ def _comparison(measured: Measured) -> list[Table]:
 
 def _study(options: argparse.Namespace, found: Found) -> Part | None:
     """The study that was asked for, with its sentences; its figures go to --to, if given. None for tables alone."""
-    from benchmark.report_noise import noise, write_findings
+    from benchmark.report_noise import noise
 
     if options.table == "noise":
         metrics = options.metrics or ("mae",)
@@ -224,15 +232,22 @@ def _study(options: argparse.Namespace, found: Found) -> Part | None:
         part = sparse_dense(options, found.measured, found.localised)
     else:
         return None
+    _save(options, part)
+    return part
+
+
+def _save(options: argparse.Namespace, part: Part) -> None:
+    """Writes figures and findings below --to, or says that it would; warnings go beside what is printed."""
+    from benchmark.report_noise import write_findings
+
     for warning in part.warnings:
         progress_console.print(f"[yellow]{escape(printable(warning))}[/]", soft_wrap=True)
     if options.to is None:
         said = "no figures written: --to FOLDER writes them, and the findings, there"
         progress_console.print(said, soft_wrap=True)
-        return part
+        return
     _save_figures(options, part.plots)
     write_findings(part, options.to)
-    return part
 
 
 def _save_figures(options: argparse.Namespace, plots: Sequence[Plot]) -> None:
@@ -257,6 +272,28 @@ def _coverage(options: argparse.Namespace) -> int:
     else:
         _write(options, render.FORMATS[options.format](table))
     return 0
+
+
+def _speed(options: argparse.Namespace) -> int:
+    """What `benchmark speed` measured and kept in the store."""
+    from benchmark.speed.command import part_of
+
+    problems: list[str] = []
+    found = read_all(options.output, problems)
+    for problem in problems:
+        progress_console.print(f"[yellow]left out:[/] {escape(printable(problem))}", soft_wrap=True)
+    if options.recorded or not found:
+        where = "recorded studies have" if options.recorded else f"{options.output} has"
+        raise ValueError(f"{where} no measurement of speed; `benchmark speed -o STORE` makes one")
+    part = part_of(found)
+    _save(options, part)
+    _show(options, part)
+    return 1 if problems else 0
+
+
+def _speeds(options: argparse.Namespace) -> Sequence[Speed]:
+    """What `benchmark speed` kept in the store, as far as it can be read."""
+    return () if options.recorded else read_all(options.output, [])
 
 
 def _write(options: argparse.Namespace, text: str) -> None:
@@ -287,6 +324,7 @@ def _page(options: argparse.Namespace, found: Found) -> int:
         title=options.title,
         problems=found.problems,
         examples=examples,
+        speeds=_speeds(options),
         explained=None if options.no_explain else _explained(found.measured),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         program=f"crowd-loss-benchmark {version('crowd-loss-benchmark')}",

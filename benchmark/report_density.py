@@ -64,12 +64,13 @@ def part_of(
 
 
 def sparse_dense(options: argparse.Namespace, measured: Measured, localised: Localised) -> Part:
-    """The tables and figures of one store.
+    """The tables of one store, and its figures where there is a folder for them.
 
     Raises:
         ValueError: As `part_of`, and if there is no table.
     """
-    part = part_of(options, measured, localised, KINDS)(looks(set(measured.evaluated["label"])), noted)
+    drawn = KINDS if options.to is not None else ()
+    part = part_of(options, measured, localised, drawn)(looks(set(measured.evaluated["label"])), noted)
     if not part.details:
         why = part.warnings[0] if part.warnings else "no run was measured; see `benchmark status`"
         raise ValueError(why.removesuffix("."))

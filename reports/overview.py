@@ -18,11 +18,13 @@ from reports.overview_noise import noisy
 from reports.overview_places import Noted, places
 from reports.page import Page, Part
 from reports.page import noted as _noted
+from reports.speed import speed_part, step_ms
 from reports.style import Look, Plot, looks
 from reports.table import Cell, Column, Row, Table
 from reports.tables import Setting
 from reports.words import SPAN as _SPAN
 from reports.words import nothing_measured
+from results.speed import Speed
 
 __all__ = ["Overview", "overview", "pairs"]
 
@@ -50,6 +52,7 @@ def overview(
     problems: Sequence[str] = (),
     examples: Examples | None = None,
     explained: Part | None = None,
+    speeds: Sequence[Speed] = (),
     written: str = "",
     program: str = "crowd-loss-benchmark",
 ) -> Overview:
@@ -64,6 +67,7 @@ def overview(
         problems: Files that could not be read, one sentence each.
         examples: Where sample images come from; None leaves them out.
         explained: What each loss asks for, see `benchmark.explain.part`; None leaves it out.
+        speeds: What `benchmark speed` measured, the oldest first.
         written: Date, for the footer.
         program: Name and version, for the footer.
 
@@ -75,13 +79,14 @@ def overview(
         raise ValueError(nothing_measured(measured.runs))
     shown = looks(sorted(measured.evaluated["label"].unique()))
     parts = [_compared(measured, found)]
-    parts += [_setting(setting, history, shown, examples) for setting in found]
+    alone = step_ms(speeds)
+    parts += [_setting(setting, history, shown, examples, alone) for setting in found]
     found_places = None if localised is None else places(localised, shown, _noted, _SPAN)
     found_noise = noisy(measured, history, shown, _noted, _SPAN)
     found_density = (density or partial(crowds, measured, localised, None))(shown, _noted)
     optional = (_across(found, shown), found_noise, found_density, found_places, explained, _paper(measured, localised))
     parts += [part for part in optional if part is not None]
-    parts += [_cost(found), _failures(measured, problems), _provenance(measured)]
+    parts += [_cost(found, alone), *_speed(speeds, measured), _failures(measured, problems), _provenance(measured)]
     page = Page(title, _lead(measured, found), _facts(measured, found), parts, program, written)
     return Overview(
         page,
@@ -157,7 +162,13 @@ def _compared(measured: Measured, found: Sequence[Setting]) -> Part:
     )
 
 
-def _setting(setting: Setting, history: pd.DataFrame, shown: Mapping[str, Look], examples: Examples | None) -> Part:
+def _setting(
+    setting: Setting,
+    history: pd.DataFrame,
+    shown: Mapping[str, Look],
+    examples: Examples | None,
+    alone: Mapping[str, float],
+) -> Part:
     """One setting: its table, what is separated, its figures."""
     measured = setting.measured
     rows = measured.evaluated
@@ -186,6 +197,9 @@ def _setting(setting: Setting, history: pd.DataFrame, shown: Mapping[str, Look],
             drawn.append(plots.ranking(_over_seeds(intervals), constant=floor, looks=shown, interval=_SPAN))
         with _noted(warnings, "cost against error"):
             drawn.append(plots.cost_error(costs, x="loss_ms", looks=shown, interval=_SPAN))
+            if costs["label"].isin(list(alone)).sum() > 1:
+                own = costs.assign(alone_ms=costs["label"].map(alone))
+                drawn.append(plots.cost_error(own, x="alone_ms", looks=shown, interval=_SPAN))
             memory = costs["peak_rss_mib"]
             if memory.max() > 1.1 * memory.min():
                 drawn.append(plots.cost_error(costs, x="peak_rss_mib", looks=shown, interval=_SPAN))
@@ -289,13 +303,21 @@ def _paper(measured: Measured, localised: Localised | None) -> Part:
     return Part("paper", "Beside the published numbers", lead, warnings, (), (), details)
 
 
-def _cost(found: Sequence[Setting]) -> Part:
+def _speed(speeds: Sequence[Speed], measured: Measured) -> list[Part]:
+    """What was measured of losses alone; the looks are those of the page where it has the loss."""
+    labels = {row.loss for one in speeds for row in one.rows} | set(map(str, measured.evaluated["label"]))
+    return [speed_part(speeds, looks(labels))] if speeds else []
+
+
+def _cost(found: Sequence[Setting], alone: Mapping[str, float]) -> Part:
     warnings: list[str] = []
     made: list[Table] = []
     for setting in found:
         with _noted(warnings, f"cost of {setting.title}"):
             made.append(
-                replace(tables.cost(setting.measured), name=f"cost_{setting.key}", title=f"Cost: {setting.title}")
+                replace(
+                    tables.cost(setting.measured, alone), name=f"cost_{setting.key}", title=f"Cost: {setting.title}"
+                )
             )
     return Part("cost", "What it cost", (), warnings, made)
 

@@ -20,6 +20,7 @@ Looks = Mapping[str, Look] | None
 
 _COSTS = {
     "loss_ms": ("time in the loss (ms/step)", "the time that a training step spends in the loss"),
+    "alone_ms": ("time of the loss alone (ms)", "the time of a forward and backward pass of the loss alone"),
     "step_ms": ("time of a step (ms/step)", "the time of a training step"),
     "peak_rss_mib": ("peak resident memory (MiB)", "the peak resident memory of the training process"),
 }
@@ -119,7 +120,7 @@ def cost_error(
 
     Args:
         costs: As `intervals` of `ranking`, and the column `x`.
-        x: `loss_ms`, `step_ms` or `peak_rss_mib`; logarithmic where it spans more than a decade.
+        x: `loss_ms`, `alone_ms`, `step_ms` or `peak_rss_mib`; logarithmic where it spans more than a decade.
         looks: See `reports.plots`.
         metric: See `ranking`.
         unit: See `ranking`.

@@ -13,7 +13,7 @@ from reports.table import Cell, Column, Row, Table
 from reports.tables_places import file_name
 from results.speed import Cost, Speed, SpeedRow, exponent
 
-__all__ = ["exponents", "scaling_frame", "speed_part", "speed_table"]
+__all__ = ["exponents", "scaling_frame", "speed_part", "speed_table", "step_ms"]
 
 _SCALING = "scaling"
 _LEAD = (
@@ -48,6 +48,17 @@ def speed_part(found: Sequence[Speed], looks: Mapping[str, Look]) -> Part:
                             plot._replace(name=f"{plot.name}{ending}", caption=f"{plot.caption} {one.machine}")
                         )
     return Part("speed", "Speed", _LEAD, [], tables, plots)
+
+
+def step_ms(found: Sequence[Speed]) -> dict[str, float]:
+    """Milliseconds of each loss on the workload `step`, by label, of the last measurement that has it on a CPU."""
+    return {
+        row.loss: row.own.ms
+        for one in found
+        if one.environment.get("device") == "cpu"
+        for row in one.rows
+        if row.workload == "step" and row.own.ms is not None
+    }
 
 
 def speed_table(speed: Speed, name: str = "speed") -> Table:

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _TOLD = ("dataset", "dataset_params", "split", "noise", "backbone", "stride", "recipe", "settings", "selection")
+_ALONE = "alone: `benchmark speed`, 32x32 cells, 300 people, batch 8, on the machine that its own table names."
 AFTER = ("split", "selection", "eval_id")
 """Terms that a run has only once it was measured."""
 
@@ -138,8 +139,12 @@ def not_better_than_constant(setting: Setting) -> list[str]:
     return [f"{label} ({setting.title})" for label, mae, floor in means.itertuples() if not mae < floor]
 
 
-def cost(measured: Measured) -> Table:
+def cost(measured: Measured, alone: Mapping[str, float] | None = None) -> Table:
     """What a training step cost: milliseconds of the loss and of the whole step, training time, memory, by network.
+
+    Args:
+        measured: What was measured.
+        alone: Milliseconds of losses by themselves, see `reports.speed.step_ms`; a column where a loss has one.
 
     Raises:
         MixedProtocolError: If runs of one network differ in crops, batch, stride or machine.
@@ -161,9 +166,14 @@ def cost(measured: Measured) -> Table:
     for label in sorted(set(rows["label"])):
         parts = [inside[inside["label"] == label] for inside in groups.values()]
         cells = [plain_cell(part[name], digits) for part in parts for name, (_, digits) in shown.items()]
+        if alone and not alone.keys().isdisjoint(rows["label"]):
+            cells.append(Cell(f"{alone[label]:.1f}", alone[label]) if label in alone else Cell("–"))
         body.append(Row(label, tuple(cells)))
+    known = [] if alone is None or alone.keys().isdisjoint(rows["label"]) else [_ALONE]
+    columns += [Column("loss ms", "alone")] * len(known)
     first = rows.iloc[0]
     caption = (
+        *known,
         f"{first['processor']}, {first['device']}, {first['threads']:.0f} thread(s), torch {first['torch']}.",
         *terms_caption(rows, apart),
         "Means and standard deviations over runs, as recorded in training: other work on the machine slows them.",

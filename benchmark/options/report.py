@@ -22,7 +22,7 @@ def add_report(commands: Commands) -> None:
     """Adds `report`."""
     report = command(commands, "report", "benchmark.report:report", "make tables and a page of a store", _REPORT)
     names: tuple[str, ...] = ("comparison", "localisation", "table2", "table3", "table4", "noise", "sparse_dense")
-    names += ("cost", "custom", "coverage")
+    names += ("cost", "speed", "custom", "coverage")
     report.add_argument(
         "table", nargs="?", choices=names, metavar="TABLE",
         help=f"one table ({', '.join(names)}); without: the page, with all of them and the figures",
@@ -61,7 +61,7 @@ def add_report(commands: Commands) -> None:
         help="side of windows, a multiple of 64 (default: 512)",
     )  # fmt: skip
     density.add_argument("--baseline", metavar="LOSS", help="compare with this one (default: l2, else the first)")
-    page = report.add_argument_group("the page, and the figures of noise and sparse_dense")
+    page = report.add_argument_group("the page, and the figures of noise, sparse_dense and speed")
     page.add_argument(
         "--to", type=Path, metavar="FOLDER",
         help="the page goes there (default: report); of noise and sparse_dense the figures and findings, which without "

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmark.cli import main
+from results.speed import Cost, Speed, SpeedRow, write
 from results.store import Store
 from tests.reports.fake_store import add_failure, add_run, fake_spec, fake_store
 
@@ -292,6 +295,45 @@ def test_spacing_is_measured_in_the_prepared_images(tmp_path: Path, capsys: pyte
         find(terms, ["a"], [5.0])
     with pytest.raises(ValueError, match="no such image"):
         find(terms, ["c"], [5.0])
+
+
+def speed_file(root: Path, losses: Mapping[str, float]) -> None:
+    rows = [
+        SpeedRow(loss=loss, workload="step", cells=32, people=300, images=8, stride=8, own=Cost(ms=ms), network_ms=90.0)
+        for loss, ms in losses.items()
+    ]
+    rows += [
+        SpeedRow(loss="pml", workload="scaling", cells=64, people=n, images=1, stride=8, own=Cost(ms=n, peak_mib=2.0))
+        for n in (100, 300, 1000)
+    ]
+    machine = {"device": "cpu", "processor": "A CPU"}
+    write(root, Speed(written="2026-11-26T00:00:00+00:00", backbone="mcnn", environment=machine, probe={}, rows=rows))
+
+
+def test_the_report_reads_measurements_of_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = fake_store(tmp_path / "runs", ("pml", "bl", "l2"), [0, 1]).root
+    assert run("speed", "-o", root) == 2
+    assert "has no measurement of speed" in capsys.readouterr().err
+    speed_file(root, {"pml": 10.0, "bl": 30.0})
+    assert run("speed", "-o", root, "--to", tmp_path / "out") == 0
+    printed = capsys.readouterr()
+    assert "10.0 %" in printed.out, "10 ms of 100 are the loss's"
+    assert "How cost grows" in printed.out
+    assert {path.stem for path in (tmp_path / "out/figures").iterdir()} >= {"speed_ms_by_people"}
+    assert run("cost", "-o", root) == 0
+    assert "alone: `benchmark speed`" in capsys.readouterr().out
+    assert run("-o", root, "--to", tmp_path / "page", "--no-explain") == 0
+    names = {path.stem for path in (tmp_path / "page/figures").glob("cost_error_alone_ms_*.csv")}
+    assert len(names) == 1
+    data = pd.read_csv(tmp_path / "page/figures" / f"{names.pop()}.csv").set_index("label")["alone_ms"]
+    assert data.to_dict() == {"pml": 10.0, "bl": 30.0}
+    (table,) = (tmp_path / "page/tables").glob("cost_*.csv")
+    cost = pd.read_csv(table).set_index("loss")
+    assert cost.filter(like="alone").loc["pml"].astype(float).dropna().tolist() == [10.0]
+    assert "What a loss costs" in (tmp_path / "page/index.html").read_text(encoding="utf-8")
+    (root / "speed" / "broken.json").write_text("{")
+    assert run("speed", "-o", root) == 1
+    assert "left out:" in capsys.readouterr().err
 
 
 def noisy_root(tmp_path: Path, *noises: str) -> Path:
