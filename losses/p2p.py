@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses._assignment import assign
 from losses.base import CrowdLoss, Prediction, Target, check_number
 from losses.parallel import over_all
 
@@ -45,7 +47,8 @@ def match(points: Tensor, logits: Tensor, targets: Tensor, *, cost_point: float 
     """Matches proposals with targets one to one at the least total cost, exactly (the assignment problem).
 
     The cost of a pair is cost_point * distance - probability of class 1. All targets are matched, or all proposals if
-    they are fewer. Runs on the CPU in float64.
+    they are fewer. Runs on the CPU in float64 (see `losses._assignment`). Where several matchings cost the same, as
+    with duplicates of points, any of them may be returned.
 
     Args:
         points: (Q, 2) proposals as (x, y), pixels.
@@ -56,13 +59,24 @@ def match(points: Tensor, logits: Tensor, targets: Tensor, *, cost_point: float 
     Returns:
         Indices of the matched proposals and of their targets, both (min(n, Q),), int64, on the proposals' device.
     """
-    from scipy.optimize import linear_sum_assignment
+    return _match_batch(points[None], logits[None], [targets], cost_point)
 
-    # One row per target: with fewer rows than columns the solver searches one path per target.
-    cost = torch.cdist(targets.cpu().double(), points.cpu().double(), compute_mode="donot_use_mm_for_euclid_dist")
-    cost.mul_(cost_point).sub_(logits.cpu().double().softmax(-1)[:, 1])
-    target, proposal = linear_sum_assignment(cost.numpy())
-    return torch.from_numpy(proposal).to(points.device), torch.from_numpy(target).to(points.device)
+
+@torch.no_grad()
+def _match_batch(points: Tensor, logits: Tensor, heads: list[Tensor], cost_point: float) -> tuple[Tensor, Tensor]:
+    """`match` of every image: indices into the batch's proposals, image after image, and into all its heads."""
+    places, scores = points.cpu().double(), logits.cpu().double()
+    # The softmax of two classes.
+    person = (scores[..., 1] - scores[..., 0]).sigmoid_()
+    proposals, targets, passed = [], [], 0
+    for b, image_heads in enumerate(heads):
+        located = image_heads.cpu().double().numpy()
+        target, proposal = assign(located, places[b].numpy(), person[b].numpy(), cost_point)
+        proposals.append(proposal + b * points.shape[1])
+        targets.append(target + passed)
+        passed += len(located)
+    found = torch.from_numpy(np.stack([np.concatenate(proposals), np.concatenate(targets)])).to(points.device)
+    return found[0], found[1]
 
 
 class P2P(CrowdLoss):
@@ -119,11 +133,10 @@ class P2P(CrowdLoss):
         points, logits = prediction.points, prediction.logits
         assert points is not None
         assert logits is not None
-        found: list[Tensor | None] = []
-        for b, heads in enumerate(target.points):
-            proposal, _ = match(points[b], logits[b], heads.to(points.dtype), cost_point=self.cost_point)
-            found.append(points.new_zeros(points.shape[1]).index_fill(0, proposal, 1.0))
-        return found
+        proposal, _ = _match_batch(points, logits, [p.to(points.dtype) for p in target.points], self.cost_point)
+        matched = points.new_zeros(points.shape[:2])
+        matched.view(-1)[proposal] = 1.0
+        return list(matched)
 
     def forward_terms(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """The terms ce and (paper) point of a batch."""
@@ -131,15 +144,15 @@ class P2P(CrowdLoss):
         assert points is not None  # check_inputs has seen to it
         assert logits is not None
         heads = [p.to(points.dtype) for p in target.points]
-        person = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
-        squares = points.new_zeros(())
-        for b, image_heads in enumerate(heads):
-            proposal, head = match(points[b], logits[b], image_heads, cost_point=self.cost_point)
-            person[b, proposal] = 1
-            squares = squares + (points[b, proposal] - image_heads[head]).square().sum()
-        weight = logits.new_tensor([self.eos, 1.0])
-        entropy = F.cross_entropy(logits.flatten(0, 1), person.flatten(), weight, reduction="sum")
-        terms = {"ce": over_all(entropy, weight[person].sum())}
+        proposal, head = _match_batch(points, logits, heads, self.cost_point)
+        # With two classes -log softmax is -log sigmoid of the difference, and much faster.
+        margin = (logits[..., 0] - logits[..., 1]).flatten()
+        side = torch.ones_like(margin).index_fill_(0, proposal, -1.0)
+        weight = torch.full_like(margin, self.eos).index_fill_(0, proposal, 1.0)
+        entropy = -(F.logsigmoid(margin * side) * weight).sum()
+        matched = len(proposal)
+        terms = {"ce": over_all(entropy, self.eos * (len(margin) - matched) + matched)}
         if not self.official:
-            terms["point"] = over_all(self.point_weight * squares, sum(map(len, heads)), least=1)
+            gaps = points.flatten(0, 1).index_select(0, proposal) - torch.cat(heads).to(points.device)[head]
+            terms["point"] = over_all(self.point_weight * gaps.square().sum(), sum(map(len, heads)), least=1)
         return terms

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn import functional as F
 
 from losses import P2P, Prediction, Target
 from losses.p2p import anchors, match
@@ -78,6 +80,23 @@ def test_match_is_the_cheapest_of_all_assignments(seed, n, q, weight):
     assert found == pytest.approx(least, abs=1e-5)
 
 
+def test_a_batch_is_matched_as_its_images_are_at_the_cost_of_the_dense_solver():
+    """Enough heads in the first and last image that they are matched from candidates."""
+    points = anchors(32, 32, 8).expand(3, -1, -1) + torch.randn(3, 4096, 2)
+    logits = torch.randn(3, 4096, 2)
+    targets = [torch.rand(n, 2) * 256 for n in (300, 4, 150)]
+    target = Target(targets, (256, 256))
+    dealt = P2P().targets(Prediction(8, points=points, logits=logits), target)
+    for b, image in enumerate(targets):
+        proposal, head = match(points[b], logits[b], image)
+        assert head.tolist() == list(range(len(image)))
+        cost = 0.05 * torch.cdist(image.double(), points[b].double()) - logits[b].double().softmax(1)[:, 1]
+        best = cost[linear_sum_assignment(cost.numpy())].sum()
+        assert float(cost[head, proposal].sum()) == pytest.approx(float(best), rel=1e-9)
+        assert dealt[b] is not None
+        assert dealt[b].nonzero().flatten().tolist() == sorted(proposal.tolist())
+
+
 def test_perfect_proposals_are_found_whatever_their_order():
     targets = heads(20)
     order = torch.randperm(20)
@@ -118,6 +137,18 @@ def test_cross_entropy_is_weighted_over_the_whole_batch():
     assert float(out["term/ce"]) == pytest.approx(above / below)
     single = [float(run(P2P(eos=0.25), points[b : b + 1], logits[b : b + 1], targets[b])["loss"]) for b in range(2)]
     assert float(out["loss"]) != pytest.approx(sum(single) / 2, rel=1e-3), "the batch is not the mean of its images"
+
+
+def test_sure_logits_cost_what_cross_entropy_says():
+    points, logits = proposals(2)
+    logits = (logits * 200).requires_grad_()
+    targets = [heads(9), heads(1)]
+    loss = run(P2P(variant="official"), points, logits, *targets)["loss"]
+    (gradient,) = torch.autograd.grad(loss, logits)
+    person = torch.stack(P2P().targets(Prediction(8, points=points, logits=logits), Target(targets, SIZE))).long()
+    expected = F.cross_entropy(logits.flatten(0, 1), person.flatten(), torch.tensor([0.5, 1.0]).double())
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])
 
 
 def test_official_drops_the_point_term():
