@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from results.atomic import printable
 from results.limits import limit
 
-__all__ = ["StoreError", "read_frame"]
+__all__ = ["StoreError", "read_frame", "read_table"]
 
 _LONGEST = 1000
 """Most characters of an error (ours)."""
@@ -28,6 +28,15 @@ class StoreError(RuntimeError):
 
 
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """As `read_table`, as a data frame."""
+    try:
+        frame: pd.DataFrame = read_table(path, columns).to_pandas()
+        return frame
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise StoreError(f"{path} is no readable parquet file: {printable(str(error)[:300])}") from error
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A parquet file, decoded a little at a time: a few bytes of a stranger's can stand for very many equal values.
 
     Args:
@@ -51,8 +60,7 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
             schema = pa.schema([file.schema_arrow.field(name) for name in names])
             table = pa.Table.from_batches(batches, schema.remove_metadata())
         table.validate(full=True)  # words that are no UTF-8 would be found out later
-        frame: pd.DataFrame = table.to_pandas()
-        return frame
+        return table
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{path} is no readable parquet file: {printable(str(error)[:300])}") from error
 
