@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
-from typing import Any, Protocol
+from itertools import combinations, pairwise
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -190,25 +190,46 @@ class Measured:
         counts = [self._counts[key] for key in self._keys(rows)]
         first = counts[0]
         for run_id, other in zip(rows["run_id"], counts, strict=True):
-            if not other.index.equals(first.index) or not np.array_equal(other["true"], first["true"]):
+            if not np.array_equal(other.ids, first.ids) or not np.array_equal(other.true, first.true):
                 raise MixedProtocolError(
                     f"runs {rows['run_id'].iloc[0]} and {run_id} were measured on other images or true counts; "
                     "measure both again on one copy of the dataset"
                 )
-        predicted = np.stack([other["predicted"].to_numpy(float) for other in counts])
-        return Sample(predicted, first["true"].to_numpy(float), seeds, tuple(rows["run_id"]), tuple(first.index))
+        predicted = np.stack([other.predicted for other in counts])
+        return Sample(predicted, first.true, seeds, tuple(rows["run_id"]), tuple(map(str, first.ids)))
 
     @cached_property
-    def _counts(self) -> dict[tuple[str, str], pd.DataFrame]:
-        """The counts of each evaluation by (run, evaluation), in order of the image ids."""
+    def _counts(self) -> dict[tuple[str, str], _Counts]:
+        """The counts of each evaluation by (run, evaluation), in order of the image ids.
+
+        Sorted once and cut where the evaluation changes: a store may have ten thousand of them.
+        """
+        images = self.images
+        codes, names = zip(
+            *(pd.factorize(images[name], sort=True) for name in ("run_id", "eval_id", "id")), strict=True
+        )
+        order = np.lexsort(codes[::-1])
+        runs, evaluations, ids = (code[order] for code in codes)
+        true, predicted = (images[name].to_numpy(float)[order] for name in ("true", "predicted"))
+        words = np.asarray(names[2], object)
+        ends = np.flatnonzero((np.diff(runs) != 0) | (np.diff(evaluations) != 0)) + 1
         return {
-            (str(run), str(evaluation)): rows.set_index("id")[["true", "predicted"]].sort_index()
-            for (run, evaluation), rows in self.images.groupby(["run_id", "eval_id"], sort=False)
+            (str(names[0][runs[a]]), str(names[1][evaluations[a]])): _Counts(words[ids[a:b]], true[a:b], predicted[a:b])
+            for a, b in pairwise([0, *ends, len(order)])
+            if b > a
         }
 
     @staticmethod
     def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
         return [(str(run), str(evaluation)) for run, evaluation in zip(rows["run_id"], rows["eval_id"], strict=True)]
+
+
+class _Counts(NamedTuple):
+    """The counts of one evaluation, by increasing image id."""
+
+    ids: npt.NDArray[np.object_]
+    true: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.float64]
 
 
 class Compared(Protocol):
