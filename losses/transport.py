@@ -320,16 +320,13 @@ def annealed(
         schedule: Strengths of the entropy in the order of their use, in the units of the cost; see `epsilon_schedule`.
         reach: Price of leaving a unit of mass behind, in the units of the cost.
     """
-
     a, b = log_a.exp(), log_b.exp()
 
     def step(f: Tensor, g: Tensor, eps: float) -> Potentials:
         damping = 1 / (1 + eps / reach)
         found = _joint(cost, f, g, a, b, eps) if cost.device.type == "cpu" else None
         if found is None:
-            found = Potentials(
-                softmin(cost, log_b + g / eps, eps, dim=1), softmin(cost, log_a + f / eps, eps, dim=0)
-            )
+            found = Potentials(softmin(cost, log_b + g / eps, eps, dim=1), softmin(cost, log_a + f / eps, eps, dim=0))
         return Potentials(found.f.mul_(damping), found.g.mul_(damping))
 
     f, g = step(torch.zeros_like(log_a), torch.zeros_like(log_b), schedule[0])

@@ -101,6 +101,7 @@ def recipe_words(row: Any) -> str:
         f"{row['recipe']}{of}, {row['recipe_epochs']:.0f} epochs of {row['recipe_crop']:.0f} px crops, "
         f"batch {row['recipe_batch_size']:.0f}, {row['recipe_optimizer']}"
         + ("" if row["recipe"] == "tuned" else f" {row['recipe_lr']:g}")
+        + (", network in bf16" if row.get("recipe_precision") == "bf16" else "")
     )
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
 __all__ = [
     "LOCALISATION_VERSION",
@@ -70,6 +70,8 @@ class Recipe(_Frozen):
         final_lr: Last rate as a share of `lr` (exponential).
         val_interval: Epochs between validations; the last epoch is always validated.
         val_start: First epoch that may be selected.
+        precision: Of the network in training: float32, or bf16, automatic mixed precision. Losses are always
+            float32, and so is every evaluation. float32 is not written, so that runs from before have their names.
     """
 
     name: Literal["shared", "official", "tuned"] = "shared"
@@ -88,6 +90,15 @@ class Recipe(_Frozen):
     final_lr: Annotated[float, Field(gt=0, le=1)] = 1.0
     val_interval: PositiveInt = 1
     val_start: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @model_serializer(mode="wrap")
+    def _plain(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a precision that every run had before there was a choice."""
+        written: dict[str, Any] = write(self)
+        if self.precision == "float32":
+            written.pop("precision", None)
+        return written
 
 
 class RunSpec(_Frozen):

@@ -57,23 +57,28 @@ class Counter(BaseModel):
     Args:
         network: Module from normalised images (B, 3, H, W) to a `Prediction`.
         loss: The loss; its parameters, if any, are trained with the network's.
+        bf16: Whether the network is trained in automatic mixed precision; the loss and evaluations stay in float32.
 
     Attributes:
         timer: Milliseconds that the loss took, forward and backward.
     """
 
-    def __init__(self, network: nn.Module, loss: CrowdLoss) -> None:
+    def __init__(self, network: nn.Module, loss: CrowdLoss, *, bf16: bool = False) -> None:
         super().__init__(data_preprocessor=Normalise())
         self.network = network
         self.loss = loss
+        self.bf16 = bf16
         self.timer = LossTimer()
         self._batch: tuple[Tensor, Target, Any, Prediction] | None = None
 
     def forward(self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, mode: str = "tensor") -> Any:
         """The loss terms and `train_mae` in mode `loss`, otherwise the prediction."""
-        prediction = self.network(images)
         if mode != "loss":
-            return prediction
+            return self.network(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            prediction = self.network(images)
+        if self.bf16:
+            prediction = _float32(prediction)
         self._batch = (images, target, ids, prediction)
         with self.timer.forward(prediction):
             terms = self._terms(prediction, target)
@@ -167,6 +172,11 @@ class LossTimer:
 
     def _end(self, gradient: Tensor) -> None:
         self.seconds += time.perf_counter() - self._started
+
+
+def _float32(prediction: Prediction) -> Prediction:
+    """The same in the precision of the losses; the gradient goes back through the cast."""
+    return Prediction(*(value.float() if isinstance(value, Tensor) else value for value in prediction))
 
 
 def _main(prediction: Prediction) -> Tensor:

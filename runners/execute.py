@@ -139,7 +139,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
     recipe, place = job.spec.recipe, job.place
     device = ranks.device_of(job, 0)
     network = build.network(job.spec, place)
-    model = Counter(network, build.loss(job.spec)).to(device)
+    model = Counter(network, build.loss(job.spec), bf16=job.spec.recipe.precision == "bf16").to(device)
     data = build.loaders(job.spec, place, network.multiple)
     selections = tuple(sorted(_selections(job) | {"val", "last"}))
     keeper = KeepWeights(recipe, folder, selections)
@@ -184,7 +184,7 @@ def take_part(job: Job, rank: int) -> None:
     folder = Store(job.output).run(job.spec.run_id)
     device = ranks.device_of(job, rank)
     network = build.network(job.spec, job.place)
-    model = Counter(network, build.loss(job.spec)).to(device)
+    model = Counter(network, build.loss(job.spec), bf16=job.spec.recipe.precision == "bf16").to(device)
     data = build.loaders(job.spec, job.place, network.multiple, rank)
     recipe = job.spec.recipe
     resume = Resume(folder, KeepWeights(recipe, folder, ()), leads=False)
@@ -243,7 +243,7 @@ def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | 
     record = folder.record()
     place = job.place
     network = build.network(job.spec, place, pretrained=False)
-    model = Counter(network, build.loss(job.spec)).to(place.device)
+    model = Counter(network, build.loss(job.spec), bf16=job.spec.recipe.precision == "bf16").to(place.device)
     data = data or build.loaders(job.spec, place, network.multiple)
     for evaluation in missing:
         started = time.perf_counter()

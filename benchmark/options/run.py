@@ -71,6 +71,9 @@ def add_run(commands: Commands) -> None:
         recipe.add_argument(
             "--schedule", choices=("constant", "cosine", "exponential"), help="after 5 %% of warm-up (shared: cosine)"
         )
+        recipe.add_argument(
+            "--precision", choices=("float32", "bf16"), help="of the network in training; losses stay in float32"
+        )
         recipe.add_argument("--val-interval", type=int, metavar="N", help="epochs between validations")
         here = run.add_argument_group("where")
         here.add_argument("-o", "--output", type=Path, default=Path("runs"), help="the store (default: runs)")

@@ -47,6 +47,13 @@ def test_the_id_is_the_same_everywhere() -> None:
     assert spec(loss_params={"tau": 2.0}).run_id != spec().run_id
 
 
+def test_a_precision_is_part_of_a_run_and_float32_is_what_runs_always_had() -> None:
+    mixed = spec(recipe=Recipe(precision="bf16"))
+    assert spec(recipe=Recipe(precision="float32")).run_id == spec(recipe=Recipe()).run_id != mixed.run_id
+    assert "precision" not in spec().model_dump_json()
+    assert RunSpec.model_validate_json(mixed.model_dump_json()) == mixed
+
+
 def test_round_trip(tmp_path: Path) -> None:
     store = Store(tmp_path)
     run = spec()

@@ -23,6 +23,7 @@ import results
 from benchmark.cli import main
 from benchmark.plan import Planned, plan
 from benchmark.study import validated
+from reports.words import recipe_words
 from results.claims import document
 from results.spec import EvaluationSpec
 from results.store import Store
@@ -361,3 +362,20 @@ def test_a_process_that_was_taken_over_writes_nothing_more(
     assert not (folder.path / "failed.json").exists()
     assert len(list(folder.work.glob("checkpoint-000001-*.pth"))) == 1
     assert not list(folder.work.glob("checkpoint-000002-*.pth"))
+
+
+def test_a_run_in_bf16_trains_and_is_measured_in_float32(root: Path, tmp_path: Path) -> None:
+    """Another run than the one in float32, with weights and predictions in float32."""
+    mixed = job(root, tmp_path / "runs", overrides=RECIPE | {"precision": "bf16"})
+    plain = job(root, tmp_path / "runs")
+    assert mixed.spec.run_id != plain.spec.run_id
+    train(mixed)
+    folder = Store(tmp_path / "runs").run(mixed.spec.run_id)
+    assert folder.record().spec.recipe.precision == "bf16"
+    assert np.isfinite(folder.history()["loss"]).all()
+    assert {value.dtype for value in load_file(folder.weights("val")).values() if value.is_floating_point()} == {
+        torch.float32
+    }
+    row = Store(tmp_path / "runs").load().iloc[0]
+    assert row["recipe_precision"] == "bf16"
+    assert "network in bf16" in recipe_words(row)
