@@ -16,8 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from reports.localised import Localised, PlaceSample
-from reports.protocol import MixedProtocolError
-from reports.windows import places
+from reports.windows import KeptWindows, places
 from results.crowds import nearest
 from results.store import Store, StoreError
 
@@ -72,16 +71,11 @@ class PlaceUnits:
         return PlaceSample(tp, predicted, summed(self.true), self.seeds, self.runs, ids)
 
 
-class PlaceWindows:
+class PlaceWindows(KeptWindows[_Image]):
     """Who was found in the windows of some measurements, at the radius that chose their thresholds.
 
-    Args:
-        window: Side, pixels of the stored image.
-        known: By (run, measurement) the images by id.
+    Windows have a side in pixels of the stored image.
     """
-
-    def __init__(self, window: int, known: Mapping[tuple[str, str], Mapping[str, _Image]]) -> None:
-        self.window, self._known = window, dict(known)
 
     @classmethod
     def of(cls, store: Store, localised: Localised, window: int, problems: list[str] | None = None) -> PlaceWindows:
@@ -98,18 +92,6 @@ class PlaceWindows:
                     problems.append(str(error))
         return cls(window, known)
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def has(self, rows: pd.DataFrame) -> pd.Series:
-        """Whether the windows of each row of `Localised.rows` are known."""
-        return pd.Series([key in self._known for key in _keys(rows)], index=rows.index, dtype=bool)
-
-    def whole(self, rows: pd.DataFrame) -> bool:
-        """Whether every image of these rows is one window, as far as their windows are known, and some are."""
-        images = [image for key in _keys(rows) for image in self._known.get(key, {}).values()]
-        return bool(images) and all(len(image.true) == 1 for image in images)
-
     def units(self, rows: pd.DataFrame) -> PlaceUnits:
         """The windows of rows that differ in their seed only (`Localised.sample` checks that), image by image.
 
@@ -117,22 +99,13 @@ class PlaceWindows:
             MixedProtocolError: If they were measured on other images or heads.
         """
         rows = rows.sort_values("seed")
-        found = [self._known[key] for key in _keys(rows)]
-        first, ids = found[0], tuple(sorted(found[0]))
-        for run_id, each in zip(rows["run_id"], found, strict=True):
-            if set(each) != set(ids) or any(not np.array_equal(each[name].true, first[name].true) for name in ids):
-                raise MixedProtocolError(
-                    f"runs {rows['run_id'].iloc[0]} and {run_id} were localised on other images or heads; "
-                    "measure both again on one copy of the dataset"
-                )
-
-        def joined(image: Mapping[str, _Image], name: str) -> Floats:
-            return np.concatenate([getattr(image[one], name) for one in ids])
-
-        tp, predicted = (np.stack([joined(each, name) for each in found]) for name in ("tp", "predicted"))
-        owner = np.repeat(np.arange(len(ids)), [len(first[name].true) for name in ids])
+        ids, found, owner = self._aligned(rows)
+        tp, predicted = (
+            np.stack([np.concatenate([getattr(image, name) for image in each]) for each in found])
+            for name in ("tp", "predicted")
+        )
+        true, spacing = (np.concatenate([getattr(image, name) for image in found[0]]) for name in ("true", "spacing"))
         seeds = tuple(int(seed) for seed in rows["seed"])
-        true, spacing = joined(first, "true"), joined(first, "spacing")
         return PlaceUnits(tp, predicted, true, spacing, owner, ids, seeds, tuple(map(str, rows["run_id"])))
 
 
@@ -158,7 +131,3 @@ def _image(row: Mapping[Any, Any], radius: str, window: int) -> _Image:
     )
     total = np.bincount(owner, nearest(heads), minlength=rows * columns)
     return _Image(tp, predicted, true, np.where(true > 0, total / np.maximum(true, 1), np.nan))
-
-
-def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(rows["run_id"].astype(str), rows["eval_id"].astype(str), strict=True))

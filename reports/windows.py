@@ -11,7 +11,7 @@ last.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from reports.units import Units
 from results.crowds import STORED_WINDOW, nearest
 from results.store import Store
 
-__all__ = ["COLUMNS", "WINDOW", "Windows", "check_window", "places", "summed"]
+__all__ = ["COLUMNS", "WINDOW", "KeptWindows", "Windows", "check_window", "places", "summed"]
 
 WINDOW = 512
 """Side of the windows of a report, pixels (ours)."""
@@ -39,16 +39,61 @@ class _Image(NamedTuple):
     rows: int
 
 
-class Windows:
-    """Predicted and true people in the windows of some evaluations.
+class HasTrue(Protocol):
+    """What is in the windows of an image, by rows."""
+
+    @property
+    def true(self) -> npt.NDArray[np.floating[Any]]:
+        """True people of each window."""
+        ...
+
+
+_Kept = TypeVar("_Kept", bound=HasTrue)
+
+
+class KeptWindows(Generic[_Kept]):
+    """What is in the windows of the images of some measurements.
 
     Args:
         window: Side, pixels.
-        known: By (run, evaluation) the images by id.
+        known: By (run, measurement) the images by id.
     """
 
-    def __init__(self, window: int, known: Mapping[tuple[str, str], Mapping[str, _Image]]) -> None:
+    def __init__(self, window: int, known: Mapping[tuple[str, str], Mapping[str, _Kept]]) -> None:
         self.window, self._known = window, dict(known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def has(self, rows: pd.DataFrame) -> pd.Series:
+        """Whether the windows of each row, a run and a measurement, are known."""
+        return pd.Series([key in self._known for key in _keys(rows)], index=rows.index, dtype=bool)
+
+    def whole(self, rows: pd.DataFrame) -> bool:
+        """Whether every image of these rows is one window, as far as their windows are known, and some are."""
+        images = [image for key in _keys(rows) for image in self._known.get(key, {}).values()]
+        return bool(images) and all(len(image.true) == 1 for image in images)
+
+    def _aligned(self, rows: pd.DataFrame) -> tuple[tuple[str, ...], list[list[_Kept]], npt.NDArray[np.int64]]:
+        """Of rows that differ in their seed only: ids, each row's images in their order, each window's image's place.
+
+        Raises:
+            MixedProtocolError: If they were measured on other images or windows.
+        """
+        found = [self._known[key] for key in _keys(rows)]
+        ids = tuple(sorted(found[0]))
+        for run_id, each in zip(rows["run_id"], found, strict=True):
+            if set(each) != set(ids) or any(not np.array_equal(each[name].true, found[0][name].true) for name in ids):
+                raise MixedProtocolError(
+                    f"runs {rows['run_id'].iloc[0]} and {run_id} were measured on other images or windows; "
+                    "measure both again on one copy of the dataset"
+                )
+        owner = np.repeat(np.arange(len(ids)), [len(found[0][name].true) for name in ids])
+        return ids, [[each[name] for name in ids] for each in found], owner
+
+
+class Windows(KeptWindows[_Image]):
+    """Predicted and true people in the windows of some evaluations."""
 
     @classmethod
     def of(cls, store: Store, measured: Measured, window: int = WINDOW, problems: list[str] | None = None) -> Windows:
@@ -82,18 +127,6 @@ class Windows:
         """Those of several stores or studies, all of this side."""
         return cls(window, {key: images for part in parts for key, images in part._known.items()})
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def has(self, rows: pd.DataFrame) -> pd.Series:
-        """Whether the windows of each row of `Measured.evaluated` are known."""
-        return pd.Series([key in self._known for key in _keys(rows)], index=rows.index, dtype=bool)
-
-    def whole(self, rows: pd.DataFrame) -> bool:
-        """Whether every image of these rows is one window, as far as their windows are known, and some are."""
-        images = [image for key in _keys(rows) for image in self._known.get(key, {}).values()]
-        return bool(images) and all(len(image.true) == 1 for image in images)
-
     def units(self, rows: pd.DataFrame) -> Units:
         """The windows of runs that differ in their seed only (`Measured.sample` checks that), image by image.
 
@@ -101,17 +134,9 @@ class Windows:
             MixedProtocolError: If they were measured on other images or windows.
         """
         rows = rows.sort_values("seed")
-        found = [self._known[key] for key in _keys(rows)]
-        ids = tuple(sorted(found[0]))
-        for run_id, each in zip(rows["run_id"], found, strict=True):
-            if set(each) != set(ids) or any(not np.array_equal(each[name].true, found[0][name].true) for name in ids):
-                raise MixedProtocolError(
-                    f"runs {rows['run_id'].iloc[0]} and {run_id} were measured on other images or windows; "
-                    "measure both again on one copy of the dataset"
-                )
-        true = np.concatenate([found[0][name].true for name in ids])
-        owner = np.repeat(np.arange(len(ids)), [len(found[0][name].true) for name in ids])
-        predicted = np.stack([np.concatenate([each[name].predicted for name in ids]) for each in found])
+        ids, found, owner = self._aligned(rows)
+        true = np.concatenate([image.true for image in found[0]])
+        predicted = np.stack([np.concatenate([image.predicted for image in each]) for each in found])
         seeds = tuple(int(seed) for seed in rows["seed"])
         return Units(predicted, true, owner, ids, seeds, tuple(map(str, rows["run_id"])))
 
