@@ -247,3 +247,66 @@ def test_annealed_without_reach_is_balanced_transport():
     f, g = annealed(cost, a.log(), b.log(), epsilon_schedule(2.0, 0.05, 0.5) + [0.05] * 500)
     reference = ot.sinkhorn(a.numpy(), b.numpy(), cost.numpy(), 0.05, numItermax=10_000, stopThr=1e-14)
     torch.testing.assert_close(plan_of(cost, a, b, f, g, 0.05), torch.from_numpy(reference), rtol=1e-7, atol=1e-12)
+
+
+# ---- the fast ways of the CPU
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("variance", [5.0, 40.0])
+def test_a_sparse_kernel_is_the_whole_kernel(dtype, variance):
+    """Beside exp of all distances, with points in cells, on borders, in corners and outside the map."""
+    torch.manual_seed(3)
+    points = torch.cat(
+        [torch.rand(40, 2) * 512, torch.tensor([[0.0, 0.0], [512.0, 512.0], [-20.0, 300.0], [600.0, 700.0]])]
+    )
+    points, cells = points.to(dtype), (64, 60)
+    reach = 40
+    to_points, to_cells = transport._sparse_kernel(points, cells, 8, variance, reach)
+    kernel = torch.exp(-squared_distance(points.double(), cells, 8) / (2 * variance))
+    v, u = torch.rand(cells, dtype=dtype), torch.rand(len(points), dtype=dtype)
+    near = {"rtol": 2e-5 if dtype == torch.float32 else 1e-12, "atol": 1e-40}
+    torch.testing.assert_close(to_points(v).double(), kernel @ v.double().flatten(), **near)
+    torch.testing.assert_close(to_cells(u).double().flatten(), u.double() @ kernel, **near)
+
+
+def test_what_a_sparse_kernel_leaves_out_is_zero_in_its_precision():
+    """At the published constants, at a window of the size that is chosen: every entry left out underflows to zero."""
+    points = torch.tensor([[256.0, 256.0], [3.0, 509.0]])
+    for dtype in (torch.float32, torch.float64):
+        own = points.to(dtype)
+        to_points, _ = transport._kernel(own, (64, 64), 8, 5.0)
+        whole = torch.exp(-squared_distance(own, (64, 64), 8) / 10)
+        rows = torch.stack(
+            [to_points(torch.eye(64 * 64, dtype=dtype)[cell].view(64, 64)) for cell in range(0, 4096, 7)]
+        )
+        assert ((rows == 0) == (whole.T[::7] == 0)).double().mean() > 0.9999, "but for the last subnormal numbers"
+        torch.testing.assert_close(rows, whole.T[::7], rtol=1e-3, atol=torch.finfo(dtype).smallest_normal)
+
+
+def test_one_kernel_gives_both_updates_of_a_step():
+    torch.manual_seed(4)
+    cost = torch.rand(70, 3000, dtype=torch.float64) * 2
+    f, g = torch.rand(70, dtype=torch.float64) * 0.1, torch.rand(3000, dtype=torch.float64) * 0.1
+    log_a, log_b = torch.zeros_like(f), (torch.rand_like(g) + 0.1).log()
+    log_b[:50] = -1e5
+    for eps in (1.0, 0.05):
+        found = transport._joint(cost, f, g, log_a.exp(), log_b.exp(), eps)
+        assert found is not None
+        torch.testing.assert_close(found.f, softmin(cost, log_b + g / eps, eps, dim=1), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(found.g, softmin(cost, log_a + f / eps, eps, dim=0), rtol=1e-10, atol=1e-12)
+
+
+def test_out_of_range_the_kernel_is_not_trusted_and_the_step_is_the_safe_one():
+    """A head so far from all cells that its exponentials underflow, and one so near that they overflow."""
+    torch.manual_seed(5)
+    cost = torch.rand(6, 40)
+    for shift in (60.0, -60.0):
+        far = cost.clone()
+        far[2] += shift
+        zeros = torch.zeros(6), torch.zeros(40)
+        assert transport._joint(far, *zeros, torch.ones(6), torch.ones(40), 0.1) is None
+        found = annealed(far, torch.zeros(6), torch.zeros(40), [0.1], reach=0.5)
+        exact = annealed(far.double(), torch.zeros(6).double(), torch.zeros(40).double(), [0.1], reach=0.5)
+        torch.testing.assert_close(found.f.double(), exact.f, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.g.double(), exact.g, rtol=1e-4, atol=1e-4)
