@@ -18,7 +18,7 @@ from benchmark.targets import check_file, check_folder
 from reports import paper, paper_places, render, tables
 from reports.localised import Localised
 from reports.measured import Measured, loss_name
-from reports.page import Part
+from reports.page import Part, said_once
 from reports.protocol import select
 from reports.speed import step_ms
 from reports.table import Table
@@ -40,6 +40,8 @@ _PLACES += ("localizer_version", "localisation_version")
 _SUFFIX = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json", "html": "html", "terminal": "txt"}
 _DRAWN = ("noise", "sparse_dense", "speed")
 """Parts that have figures and findings beside their tables."""
+_LISTED = 3
+"""Figures that are named when they are written; ours."""
 
 
 class Found(NamedTuple):
@@ -74,7 +76,7 @@ def report(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace, part: Part) -> None:
     """Prints or writes the tables; the sentences stand below them on the terminal. Figures go to --to, if given."""
     if options.format == "terminal" and options.out is None:
-        for table in part.tables:
+        for table in said_once(part).tables:
             console.print(render.terminal(table, console.width))
             console.print()
         for line in part.lead:
@@ -257,9 +259,9 @@ def _save_figures(options: argparse.Namespace, plots: Sequence[Plot]) -> None:
     for plot in plots:
         save(plot, options.to / "figures", ("png", "pdf", "svg"))
     if plots:
-        names = ", ".join(plot.name for plot in plots)
+        names = ", ".join(plot.name for plot in plots[:_LISTED]) + (", ..." if len(plots) > _LISTED else "")
         where = escape(f"{options.to / 'figures'} (png, pdf, svg, csv): {names}")
-        progress_console.print(f"figures in {where}", soft_wrap=True)
+        progress_console.print(f"{len(plots)} figures in {where}", soft_wrap=True)
 
 
 def _coverage(options: argparse.Namespace) -> int:

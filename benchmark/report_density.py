@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ def sparse_dense(options: argparse.Namespace, measured: Measured, localised: Loc
     if not part.details:
         why = part.warnings[0] if part.warnings else "no run was measured; see `benchmark status`"
         raise ValueError(why.removesuffix("."))
-    return part._replace(tables=[table for _, table in part.details], details=())
+    first, *others = [table for _, table in part.details]
+    first = replace(first, findings=(*part.lead[1:], *first.findings))  # the summary; formats without a lead have it so
+    return part._replace(tables=[first, *others], details=())
 
 
 def heads_of(root: Path | None) -> Heads:

@@ -95,11 +95,12 @@ def binning(
     found = np.asarray(values, float)
     if found.ndim != 1 or not len(found) or (kind != "spacing" and not (np.isfinite(found) & (found >= 0)).all()):
         raise ValueError(f"expected a list of counts of at least 0, at least one; found shape {found.shape}")
-    cut = f"{count} bins of about equally many {unit}s"
     people = f"true count of the {unit} (people)"
     if kind == "quantiles":
-        bins = [Bin("0", found == 0), *_within(found > 0, found, count)]
-        words = f"Bins: {cut} with people, by true count; those without people are a bin of their own (ours)."
+        within = _within(found > 0, found, count)
+        bins = [Bin("0", found == 0), *within]
+        cut = _cut(within, count, f"{unit}s with people")
+        words = f"Bins: {cut}, by true count; those without people are a bin of their own (ours)."
         return Binning(kind, people, words, _peopled(bins))
     if kind == "spacing":
         bins, words = _spaced(found, unit, count, pixels)
@@ -117,11 +118,20 @@ def _spaced(spacing: Array, unit: str, count: int, pixels: str) -> tuple[list[Bi
     alone, rest = ("<2 heads", "images with fewer than two heads are")
     if unit != "image":
         alone, rest = ("no distance", "windows without a head, or with the only one of their image, are")
+    within = _within(known, spacing, count, " px")
     words = (
-        f"Bins: {count} bins of about equally many {unit}s by the mean distance of a head to the nearest other of the "
-        f"image, in pixels of the {pixels} image, the densest first; {rest} a bin of their own (ours)."
+        f"Bins: {_cut(within, count, f'{unit}s')}, by the mean distance of a head to the nearest other of the image, "
+        f"in pixels of the {pixels} image, the densest first; {rest} a bin of their own (ours)."
     )
-    return [*_within(known, spacing, count, " px"), Bin(alone, ~known)], words
+    return [*within, Bin(alone, ~known)], words
+
+
+def _cut(bins: Sequence[Bin], count: int, units: str) -> str:
+    """How the units were cut: equal values stay together, so bins may be fewer and not equally full."""
+    made, sizes = len(bins), [int(one.members.sum()) for one in bins]
+    if made == count and max(sizes) <= 1.25 * min(sizes):
+        return f"{made} bins of about equally many {units}"
+    return f"{made} of {count} quantiles of the {units}, as equal values stay in one bin"
 
 
 def _names(letter: str, tops: Sequence[int]) -> list[str]:
@@ -184,8 +194,9 @@ def scored(
 
     Returns:
         One row a bin and label: `bin, label, images, units, people, seeds`, each metric (mean over seeds) with
-        `_sd, _low, _high`, and `difference` to the baseline with `_low, _high`, `p`, `p_holm`. Bounds are NaN where
-        there are fewer than two seeds, or than `LEAST_IMAGES` images in a bin.
+        `_sd, _low, _high` (NaN for shares of found people in a bin of nobody), and `difference` to the baseline with
+        `_low, _high`, `p`, `p_holm`. Bounds are NaN where there are fewer than two seeds, or than `LEAST_IMAGES` images
+        in a bin.
     """
     rows = []
     for one in found.bins:
@@ -204,6 +215,8 @@ def scored(
 
 def _metric(metric: str, sample: Units | PlaceSample) -> dict[str, float]:
     scores = sample.scores(metric)  # type: ignore[arg-type]  # each has its own metrics
+    if isinstance(sample, PlaceSample) and not sample.true.sum():
+        scores = np.full_like(scores, np.nan)  # where nobody is there is nobody to be found
     row = {metric: float(scores.mean()), f"{metric}_sd": float(scores.std(ddof=1)) if len(scores) > 1 else np.nan}
     bounds = (np.nan, np.nan)
     if np.isfinite(scores).all() and len(scores) > 1 and len(sample.ids) >= LEAST_IMAGES:

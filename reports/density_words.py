@@ -47,7 +47,7 @@ def findings(frame: pd.DataFrame, kind: Kind, metric: str, baseline: str | None)
         }
         parts = [f"{label} {bins}" for label, bins in where.items()]
         said = [f"Told apart from {baseline} by the {name} ({len(clear)} of {tests}): {'; '.join(parts)}."]
-    found = verdicts(frame, kind, metric)
+    found = verdicts(frame, kind, metric, baseline)
     if found:
         start = (
             f"The paper argues that PML gains in dense crowds. Against {baseline} in the densest bin that was tested: "
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
     """What the densest bin says of the paper's argument that PML gains in dense crowds.
 
     Attributes:
-        said: `confirmed`, `contradicted`, or `open`.
+        said: `confirmed`, `contradicted`, `open`, or `untold`: the bin holds most of the units.
         words: The measurement and the verdict.
     """
 
@@ -68,25 +68,54 @@ class Verdict(NamedTuple):
     words: str
 
 
-def verdicts(frame: pd.DataFrame, kind: Kind, metric: str) -> list[Verdict]:
-    """One for every label of PML that was tested in the densest bin that could be.
+def verdicts(frame: pd.DataFrame, kind: Kind, metric: str, baseline: str) -> list[Verdict]:
+    """One for every label of PML that was tested in the densest bin that could be; none if the baseline is one itself.
+
+    A bin that holds more than half of the units with people says nothing of dense crowds (ours).
 
     Args:
         frame: `density.scored`, with a baseline.
         kind: Of its bins.
         metric: What was compared.
+        baseline: What with.
     """
     tested = frame[frame["p"].notna()]
-    own = tested[[str(label).split("[")[0] == "pml" for label in tested["label"]]]
+    own = tested[list(map(_is_pml, tested["label"]))]
     bins = _sparse_to_dense(own, kind)
+    if not bins or _is_pml(baseline):
+        return []
+    units = frame[frame["people"] > 0].drop_duplicates("bin").set_index("bin")["units"]
+    size, every = int(units[bins[-1]]), int(units.sum())
+    ordered = _sparse_to_dense(frame, kind)
+    denser = ordered[ordered.index(bins[-1]) + 1 :]
+    untested = f", {', '.join(denser)} not tested" if denser else ""
+    place = f"in {bins[-1]} ({size:,} of {every:,}{untested})"
     found = []
-    for row in _records(own[own["bin"] == bins[-1]]) if bins else ():
-        clear = row["p_holm"] < LEVEL
-        said = "open" if not clear else "confirmed" if row["difference"] < 0 else "contradicted"
-        ending = "neither confirmed nor contradicted" if said == "open" else said
+    for row in _records(own[own["bin"] == bins[-1]]):
         measured = f"{row['label']} {span_words(row, metric)}, p {row['p_holm']:.2g} after correction"
-        found.append(Verdict(said, f"in {row['bin']}, {measured}: {ending} on these terms"))
+        said = _said(row, size, every)
+        found.append(Verdict(said, f"{place}, {measured}: {_SAID[said]}"))
     return found
+
+
+_SAID = {
+    "open": "neither confirmed nor contradicted on these terms",
+    "confirmed": "confirmed on these terms",
+    "contradicted": "contradicted on these terms",
+    "untold": "most of all are in this bin, which says nothing of dense crowds",
+}
+
+
+def _said(row: Any, size: int, every: int) -> str:
+    if 2 * size > every:
+        return "untold"
+    if row["p_holm"] >= LEVEL:
+        return "open"
+    return "confirmed" if row["difference"] < 0 else "contradicted"
+
+
+def _is_pml(label: Any) -> bool:
+    return str(label).split("[")[0] == "pml"
 
 
 def _ends(frame: pd.DataFrame, kind: Kind, metric: str) -> list[str]:

@@ -116,14 +116,16 @@ class _Collected:
 
     def _tally(self) -> list[str]:
         """What the densest bins say of PML, over all tables; nothing without PML."""
-        count = len(self._verdicts)
-        if not count:
+        told = [said for said in self._verdicts if said != "untold"]
+        rest = len(self._verdicts) - len(told)
+        if not self._verdicts:
             return []
-        said = ", ".join(f"{self._verdicts.count(word)} {word}" for word in ("confirmed", "contradicted", "open"))
+        said = ", ".join(f"{told.count(word)} {word}" for word in ("confirmed", "contradicted", "open"))
+        without = f" In {rest} more that bin holds most of all images or windows and says nothing." if rest else ""
         return [
-            "The paper argues that PML gains in dense crowds. In the densest bin of each table, against the baseline: "
-            f"{said}, of {count} comparisons; the sentence under each table has the numbers. Tables of one setting are "
-            "of the same images: they are not independent."
+            "The paper argues that PML gains in dense crowds. In the densest bin of each table that could be tested, "
+            f"against the baseline: {said}, of {len(told)} comparisons.{without} The sentence under each table has the "
+            "numbers. Tables of one setting are of the same images: they are not independent."
         ]
 
     def _compare(self, density: Density) -> None:
@@ -131,7 +133,8 @@ class _Collected:
         if density.baseline is None or not density.findings:
             return
         self._tables += 1
-        self._verdicts += [one.said for one in verdicts(density.frame, density.found.kind, density.metrics[0])]
+        found = verdicts(density.frame, density.found.kind, density.metrics[0], density.baseline)
+        self._verdicts += [one.said for one in found]
         if (density.frame["p_holm"] < LEVEL).any():
             self._apart.append(f"{density.title}. {density.findings[0]}")
 

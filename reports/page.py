@@ -18,7 +18,7 @@ from reports.plots import svg
 from reports.style import Plot
 from reports.table import Table
 
-__all__ = ["Page", "Part", "html", "noted"]
+__all__ = ["Page", "Part", "html", "noted", "said_once"]
 
 _WIDE_INCHES = 4.5
 """Figures wider than this take the whole width of the page."""
@@ -76,9 +76,20 @@ def noted(warnings: list[str], what: str) -> Iterator[None]:
 
 def html(page: Page) -> str:
     """The whole file as text."""
-    drawn = [part._replace(plots=[_draw(plot) for plot in part.plots]) for part in page.parts]  # type: ignore[misc]
+    parts = [said_once(part) for part in page.parts]
+    drawn = [part._replace(plots=[_draw(plot) for plot in part.plots]) for part in parts]  # type: ignore[misc]
     template = render.environment().get_template("page.html.j2")
     return template.render(page=page._replace(parts=drawn), show=_show)
+
+
+def said_once(part: Part) -> Part:
+    """The part whose tables lack the findings that its lead has: for readers who see both."""
+
+    def shown(table: Table) -> Table:
+        return replace(table, findings=tuple(line for line in table.findings if line not in part.lead))
+
+    details = [(title, shown(table)) for title, table in part.details]
+    return part._replace(tables=[shown(table) for table in part.tables], details=details)
 
 
 def _draw(plot: Plot) -> _Drawn:
@@ -86,7 +97,7 @@ def _draw(plot: Plot) -> _Drawn:
 
 
 def _show(table: Table) -> Markup:
-    """A table with its copy buttons; its findings stand in the lead of its part."""
+    """A table with its copy buttons."""
     copies = [("latex", "Copy LaTeX", render.latex(table, standalone=False)), ("csv", "Copy CSV", render.to_csv(table))]
     buttons = Markup("").join(
         Markup(
@@ -94,4 +105,4 @@ def _show(table: Table) -> Markup:
         ).format(name, label, name, text)
         for name, label, text in copies
     )
-    return Markup('{}<div class="copy">{}</div>').format(Markup(render.html(replace(table, findings=()))), buttons)  # noqa: S704 - escaped there
+    return Markup('{}<div class="copy">{}</div>').format(Markup(render.html(table)), buttons)  # noqa: S704 - escaped there

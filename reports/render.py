@@ -49,9 +49,12 @@ def terminal(table: Table, width: int = 80) -> RenderableType:
             text = column.kind == "text"  # numbers stay whole: it is row labels and text that fold
             out.add_column(escape(heading), justify="left" if text else "right", style=style, no_wrap=not text)
         for row in panel.rows:
+            if row.reference and not any(cell.text for cell in row.cells):
+                continue  # counts of a group of columns that stands in another panel
             cells = [_styled(table, cell) for cell in row.cells]
             out.add_row(Text(row.label), *cells, style="dim" if row.reference else None)
         parts.append(out)
+    parts += [Padding(Text(line), (0, 0, 0, 1)) for line in table.findings]
     parts += [Padding(Text(line, style="dim"), (0, 0, 0, 1)) for line in (*table.caption, *table.legend())]
     return Group(*parts)
 

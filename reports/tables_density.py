@@ -202,7 +202,7 @@ def table(density: Density) -> Table:
         cells = [Cell(f"{any_row[name][column]:,}", any_row[name][column]) for name in bins]
         body.append(Row(words, (*cells, *[Cell()] * (len(heads) - len(bins))), reference=True))
     return Table(
-        file_name(density.name), density.title, density.stub, heads, tuple(body), (*density.findings, *density.caption)
+        file_name(density.name), density.title, density.stub, heads, tuple(body), density.caption, density.findings
     )
 
 
@@ -296,7 +296,11 @@ def _reading(frame: pd.DataFrame, metrics: Sequence[str], baseline: str | None) 
         return [*said, "1 seed: no interval over seeds, and nothing is compared."]
     said.append(
         f"95 %: intervals over seeds and images, of a bin's images; none with fewer than {LEAST_IMAGES} images. "
-        + ("NAE over those with people." if "nae" in metrics else "Pooled over the images of a bin.")
+        + (
+            "NAE over those with people."
+            if "nae" in metrics
+            else "Pooled over the images of a bin; none where nobody is."
+        )
     )
     if baseline is not None:
         tests = int(frame["p"].notna().sum())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from losses.discovery import UnknownNameError
 from reports import stats
 from reports.density import Bin, Binning, binning, scored
-from reports.density_words import findings
+from reports.density_words import findings, verdicts
 from reports.localised import Localised, PlaceSample
 from reports.measured import Measured, Sample, generator
 from reports.place_windows import PlaceWindows, _image
@@ -209,6 +209,12 @@ def test_a_bin_without_people_has_no_nae_and_one_seed_no_interval() -> None:
     assert np.isfinite(frame.loc[frame.index != "0", "nae"]).all()
 
 
+def test_a_bin_of_nobody_has_no_share_of_found_people() -> None:
+    sample = PlaceSample(np.zeros((2, 6)), np.full((2, 6), 3.0), np.zeros(6), (0, 1), ("r", "s"), tuple("abcdef"))
+    frame = scored(binning("nwpu", np.zeros(6)), {"l2 + lm": sample}, ("f1", "precision"))
+    assert frame[["f1", "f1_low", "precision"]].isna().all(axis=None)
+
+
 def test_hits_are_pooled_over_the_images_of_a_bin() -> None:
     tp, points = np.array([[1.0, 2, 8, 9, 3, 0]]), np.array([[2.0, 2, 10, 12, 3, 1]])
     true = np.array([4.0, 2, 9, 10, 3, 1])
@@ -359,7 +365,7 @@ def test_findings_name_who_is_told_apart_and_doubt_the_paper() -> None:
         "Told apart from l2 by the MAE (2 of 4 tests): bl by -3.0 (-4.0 to -2.0) in 1–9; "
         "pml by +4.0 (+3.0 to +5.0) in 10–90."
     )
-    assert "Against l2 in the densest bin that was tested: in 10–90, pml +4.0 (+3.0 to +5.0)" in found[1]
+    assert "Against l2 in the densest bin that was tested: in 10–90 (9 of 18), pml +4.0 (+3.0 to +5.0)" in found[1]
     assert found[1].endswith("after correction: contradicted on these terms.")
     gains = findings(worded([("1–9", "pml", 3.0, 0.01), ("10–90", "pml", -4.0, 0.01)]), "quantiles", "mae", "l2")
     assert gains[1].endswith(": confirmed on these terms.")
@@ -375,7 +381,7 @@ def test_the_densest_spacing_is_the_first_bin() -> None:
         ("<2 heads", "pml[tau=1]", 4, 0.01),
     ]
     found = findings(worded(rows), "spacing", "mae", "l2")
-    assert "densest bin that was tested: in 2–3 px, pml[tau=1] -2.0" in found[1]
+    assert "densest bin that was tested: in 2–3 px (9 of 27), pml[tau=1] -2.0" in found[1]
     assert ": confirmed on" in found[1]
     other = worded(rows).assign(label="bl")
     assert len(findings(other, "spacing", "mae", "l2")) == 1
@@ -393,6 +399,45 @@ def test_findings_of_shares_go_from_sparse_to_dense() -> None:
     assert "(intervals overlap)" in wide[0]
     unknown = findings(frame.assign(f1_low=np.nan), "nwpu", "f1", None)
     assert "intervals" not in unknown[0]
+
+
+def test_a_bin_of_most_says_nothing_of_dense_crowds_and_denser_ones_are_named() -> None:
+    rows = [("0–50", "pml", 1.0, 0.9), ("51–500", "pml", 5.0, 0.001), (">500", "pml", 9.0, np.nan)]
+    frame = worded(rows).assign(units=[60, 252, 4])
+    (told,) = verdicts(frame, "jhu", "mae", "l2")
+    assert told.said == "untold"
+    assert told.words.startswith("in 51–500 (252 of 316, >500 not tested), pml +5")
+    assert "says nothing of dense crowds" in told.words
+    (told,) = verdicts(frame.assign(units=[260, 52, 4]), "jhu", "mae", "l2")
+    assert told.said == "contradicted"
+
+
+def test_pml_is_not_held_against_itself() -> None:
+    frame = worded([("1–9", "pml[count_norm=l2]", -3.0, 0.01), ("1–9", "bl", 4.0, 0.01)])
+    assert verdicts(frame, "quantiles", "mae", "pml") == []
+    assert len(findings(frame, "quantiles", "mae", "pml")) == 1
+    assert len(verdicts(frame, "quantiles", "mae", "l2")) == 1
+
+
+def test_equal_values_merge_bins_and_that_is_said() -> None:
+    assert "3 bins of about equally many images with people" in binning("quantiles", np.arange(1, 31), count=3).words
+    tied = binning("quantiles", [1] * 20 + [2, 3, 4], count=5)
+    assert f"{len(tied.bins)} of 5 quantiles" in tied.words
+    assert "equal values stay in one bin" in tied.words
+    spaced = binning("spacing", [2.0] * 20 + [3.0, 4.0], count=5)
+    assert "of 5 quantiles of the images" in spaced.words
+
+
+def test_too_few_images_have_no_difference() -> None:
+    units = draw(np.random.default_rng(12), 3, 60)
+    other = Units(units.predicted + 1, *units_but_counts(units))
+    for images, known in ((LEAST_IMAGES - 1, False), (LEAST_IMAGES, True)):
+        some = units.owner < images
+        frame = scored(
+            whole(units.restricted(some)), {"l2": units.restricted(some), "x": other.restricted(some)}, baseline="l2"
+        )
+        row = frame.set_index("label").loc["x"]
+        assert np.isfinite(row["difference"]) == known
 
 
 # ---- windows of where people were found
@@ -422,6 +467,7 @@ def test_windows_of_points_add_up_and_are_those_of_each_head(tmp_path: Path) -> 
     for _, row in store.run(run["run_id"]).points(run["eval_id"]).sort_values("id").iterrows():
         heads, points = (np.asarray(row[name], float).reshape(-1, 2) for name in ("heads", "points"))
         partner, lone = row["match_8px"], set(range(len(points))) - set(row["match_8px"])
+        apart = np.linalg.norm(heads[:, None] - heads[None], axis=2) + np.diag(np.full(len(heads), np.inf))
         for y in range(2):
             for x in range(3):
                 inside = [head for head, (a, b) in enumerate(heads) if a // 100 == x and b // 100 == y]
@@ -429,6 +475,8 @@ def test_windows_of_points_add_up_and_are_those_of_each_head(tmp_path: Path) -> 
                 beside = sum(points[one][0] // 100 == x and points[one][1] // 100 == y for one in lone)
                 assert (units.true[place], units.tp[0, place]) == (len(inside), found)
                 assert units.predicted[0, place] == found + beside
+                near = apart[inside].min(axis=1).mean() if inside and len(heads) > 1 else np.nan
+                assert units.spacing[place] == pytest.approx(near, nan_ok=True)
                 place += 1
     assert place == len(units.true)
 

@@ -11,7 +11,7 @@ from scipy.stats import binom, ttest_1samp
 
 from reports import noise
 from reports.degradation import Degradation, slopes
-from reports.noise_words import _claim, _otherwise, findings
+from reports.noise_words import _claim, _otherwise, _row, findings
 from reports.tables_noise import by_slope
 from tests.reports.test_noise import L2, measured, noisy_store, one_study, sample
 from tests.reports.test_tables import cell
@@ -128,6 +128,30 @@ def test_pairs_that_only_one_of_the_slopes_tells_apart(tmp_path: Path) -> None:
     (said,) = _otherwise("missing", absolute, relative)
     assert "bl and pml are not told apart" in said
     assert _otherwise("missing", absolute, absolute) == []
+
+
+def test_the_steeper_of_a_pair_that_only_the_other_slopes_tell_apart(tmp_path: Path) -> None:
+    """The other way round: of slopes that are nearly equal as a share, the absolute ones tell pairs apart."""
+    study = study_of(tmp_path, {"pml": 0.8, "bl": 0.2}, {"pml": 0.4})
+    absolute, relative = slopes(study), slopes(study, relative=True)
+    (said,) = _otherwise("missing", relative, absolute)
+    pairs = re.findall(r"(\w+) is steeper than (\w+)", said)
+    assert {first < second for first, second in pairs} == {True, False}, "of both orders that a table can have"
+    slope = {label: one.interval("mae").estimate for label, one in absolute.found["missing"].items()}
+    for steep, flat in pairs:
+        assert slope[steep] > slope[flat], said
+
+
+@pytest.mark.parametrize("pair", [("bl", "pml"), ("pml", "bl")])
+def test_a_pair_is_first_minus_second_whichever_way_the_table_has_it(tmp_path: Path, pair: tuple[str, str]) -> None:
+    found = slopes(study_of(tmp_path, {"pml": 0.4}))
+    row = _row(found.comparisons, "missing", pair)
+    first, second = (found.found["missing"][label] for label in pair)
+    wanted = first.compared("mae", second)
+    assert wanted is not None
+    span = wanted.difference
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((span.estimate, span.low, span.high))
+    assert row["low"] < row["difference"] < row["high"]
 
 
 def test_a_claim_that_rests_on_the_absolute_slopes_says_so(tmp_path: Path) -> None:
