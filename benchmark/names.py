@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from losses.discovery import shortened
 from results.spec import Scalar
 
 __all__ = ["Choice", "parse_choice", "parse_scalar", "split_choices"]
@@ -53,18 +54,20 @@ def parse_choice(text: str) -> Choice:
     """
     match = _CHOICE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"cannot read {text!r}; expected NAME or NAME[key=value,key=value]")
+        raise ValueError(f"cannot read {shortened(text)}; expected NAME or NAME[key=value,key=value]")
     params: dict[str, Scalar] = {}
     for item in filter(None, (match["params"] or "").split(",")):
         key, equals, value = item.partition("=")
         key = key.strip()
         if not equals or not key.isidentifier():
-            raise ValueError(f"cannot read {item!r} in {text!r}; expected key=value")
+            raise ValueError(f"cannot read {shortened(item)} in {shortened(text)}; expected key=value")
         if key in params:
-            raise ValueError(f"{key!r} is given twice in {text!r}")
+            raise ValueError(f"{shortened(key)} is given twice in {shortened(text)}")
         found = parse_scalar(value)
         if isinstance(found, int) and abs(found) > sys.float_info.max:
-            raise ValueError(f"{key} in {text[:60]!r} is a number of {len(value)} digits, which no parameter takes")
+            raise ValueError(
+                f"{key[:60]} in {shortened(text)} is a number of {len(value)} digits, which no parameter takes"
+            )
         params[key] = found
     return Choice(match["name"], params)
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from losses.discovery import parameters, suggestion
+from losses.discovery import parameters, shortened, suggestion
 from losses.parallel import over_all
 
 __all__ = ["VARIANTS", "CrowdLoss", "Prediction", "Sample", "Target"]
@@ -222,14 +222,14 @@ def samples(prediction: Prediction, target: Target) -> list[Sample]:
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raises ValueError unless a loss's parameter is one of a few words."""
     if value not in allowed:
-        hint = suggestion(str(value), allowed)
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}.{hint}")
+        hint = suggestion(str(value)[:80], allowed)
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {shortened(value)}.{hint}")
 
 
 def check_number(name: str, value: float, *, above: float | None = None, at_least: float | None = None) -> None:
     """Raises unless a loss's parameter is a finite number in its range."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number; found {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{name} must be a number; found {shortened(value)} of type {type(value).__name__}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite; found {value}")
     if above is not None and value <= above:

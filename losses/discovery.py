@@ -13,7 +13,10 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["UnknownNameError", "check_known", "check_params", "files", "only_class", "suggestion"]
+__all__ = ["UnknownNameError", "check_known", "check_params", "files", "only_class", "shortened", "suggestion"]
+
+_LONGEST = 80
+"""Characters of a stranger's word that an error repeats (ours)."""
 
 _Base = TypeVar("_Base")
 
@@ -28,11 +31,19 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
+def shortened(word: object) -> str:
+    """The word as an error repeats it, in quotes, cut where it is absurdly long."""
+    text = repr(word)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+
+
 def check_known(kind: str, word: str, known: Iterable[str]) -> None:
     """Raises `UnknownNameError` unless `word` is one of `known`."""
     known = list(known)
     if word not in known:
-        raise UnknownNameError(f"unknown {kind} {word!r}.{suggestion(word, known)} Known: {', '.join(known)}")
+        raise UnknownNameError(
+            f"unknown {kind} {shortened(word)}.{suggestion(word[:_LONGEST], known)} Known: {', '.join(known)}"
+        )
 
 
 def check_params(owner: str, target: Callable[..., Any], params: Iterable[str], hidden: Collection[str] = ()) -> None:
@@ -40,8 +51,8 @@ def check_params(owner: str, target: Callable[..., Any], params: Iterable[str], 
     known = [name for name in parameters(target) if name not in hidden]
     for param in params:
         if param not in known:
-            hint = suggestion(param, known)
-            raise TypeError(f"{owner} has no parameter {param!r}.{hint} Known: {', '.join(known)}")
+            hint = suggestion(param[:_LONGEST], known)
+            raise TypeError(f"{owner} has no parameter {shortened(param)}.{hint} Known: {', '.join(known)}")
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Any]:

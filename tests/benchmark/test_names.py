@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import losses
 from benchmark.names import Choice, parse_choice, parse_scalar, split_choices
 from losses.discovery import UnknownNameError, check_known, check_params, parameters, suggestion
 
@@ -67,3 +68,18 @@ def test_parameters_that_are_passed_on_are_known() -> None:
     check_params("it", Child, ["fold", "scale"], hidden=("root",))
     with pytest.raises(TypeError, match="it has no parameter 'scal'. Did you mean scale. Known: fold, scale, hidden"):
         check_params("it", Child, ["scal"], hidden=("root",))
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 9000 + "[", "pml[" + "a" * 9000 + "]", "pml[" + "a" * 9000 + "=1," + "a" * 9000 + "=2]"]
+)
+def test_an_error_does_not_repeat_what_is_absurdly_long(text: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        parse_choice(text)
+    assert len(str(caught.value)) < 400
+    with pytest.raises((TypeError, ValueError)) as caught:
+        losses.build("pml", **{"a" * 9000: 1})
+    assert len(str(caught.value)) < 400
+    with pytest.raises(ValueError, match="characters") as caught:
+        losses.build("pml", count_norm="l" * 9000)
+    assert len(str(caught.value)) < 400
