@@ -32,8 +32,8 @@ _FAST = {"dm_count": "dm_count[solver=stabilised]"}
 """Of the default losses: the same rounds as the default solver's, many times faster."""
 _EXAMPLES = (0.5, 0.9)
 """Quantiles of the number of heads at which images are drawn (ours)."""
-_PRINTED = 3
-"""Tables for the terminal: the labels, and the two measures that compare between losses; the others are in files."""
+_PRINTED = ("noise_effect", "sensitivity_preference_lost", "sensitivity_gradient_shift", "sensitivity_value_shift")
+"""Tables for the terminal: the labels, what compares between losses, and what labels do to a loss's own value."""
 _DRAWN = ("preference_lost", "gradient_shift", "count_push")
 
 
@@ -77,7 +77,7 @@ def preview(options: argparse.Namespace) -> int:
     drawn = _figures(effects, found, _examples(part, noises, options.noise_seed), f"{terms} {points}".strip())
     _write(folder, tables, drawn, rows, found, str(choice))
     if not options.json:
-        for table in tables[:_PRINTED]:
+        for table in (table for table in tables if table.name in _PRINTED):
             console.print(render.terminal(table, console.width))
             console.print()
         console.print(f"written: index.html, figures, and all tables in {folder}", soft_wrap=True, markup=False)

@@ -166,9 +166,9 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.table not in (None, "sparse_dense") and (options.bins or options.window or options.baseline):
         raise ValueError("--bins, --window and --baseline are of sparse_dense and of the page")
     if options.table not in (None, *_DRAWN) and options.to is not None:
+        drawn = f"{', '.join(_DRAWN[:-1])} and {_DRAWN[-1]}"
         raise ValueError(
-            f"--to is of the page and of the figures of {' and '.join(_DRAWN)}; {options.table} has none: "
-            "--out FILE writes the table"
+            f"--to is of the page and of the figures of {drawn}; {options.table} has none: --out FILE writes the table"
         )
     if options.table is None and options.to is None:
         options.to = Path("report")

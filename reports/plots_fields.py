@@ -61,6 +61,8 @@ class Asked(NamedTuple):
         seen: What one sees, in a few words.
         kink: Whether the gradient jumps here: a little less and a little more of the prediction are pushed apart.
         of: What the gradient is in: `density` or `logits`.
+        least: The scale of a row is not below the least of these: above 0 where no cell is pushed, so that rounding is
+            not drawn as a push.
     """
 
     loss: str
@@ -73,6 +75,7 @@ class Asked(NamedTuple):
     seen: str
     kink: bool = False
     of: str = "density"
+    least: float = 0.0
 
 
 def fields(scene: Shown, asked: Sequence[Asked]) -> list[Plot]:
@@ -145,6 +148,7 @@ def _fields(
     for i, loss in enumerate(rows):
         upper = top - head - titles - i * step
         most = max(float(np.abs(found[loss, group].gradient).max()) for group in groups)
+        most = max(most, min(found[loss, group].least for group in groups))
         _stub(figure, upper, loss, most, found[loss, groups[0]].of, stub - 0.08)
         for group, left in zip(groups, lefts, strict=True):
             one = found[loss, group]
@@ -195,7 +199,8 @@ def _caption(scene: Shown, found: dict[tuple[str, str], Asked], rows: Sequence[s
     return " ".join(
         [
             f"What losses ask for: {scene.title} ({cells}). Gradient: blue, more people wanted; orange, fewer; white, "
-            "no push; the scale of a loss is the largest absolute value of its row, printed beside it. Target: the "
+            "no push; the scale of a loss is the largest absolute value of its row, printed beside it (where its row "
+            "pushes no cell, that of half the people at every head). Target: the "
             f"density that the loss moves the prediction towards; light blue is below zero (where it is more than "
             f"{BELOW:g} people in all). Rings are the heads, lines the borders of their nearest cells; colours follow "
             "square roots (scales and colours: ours).",

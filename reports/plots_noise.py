@@ -25,6 +25,9 @@ __all__ = ["error_by_noise", "norms_by_epoch"]
 Looks = Mapping[str, Look] | None
 _FLOOR = Look(INK, "None", (4, 2))
 """The constant count: a dashed line without marks."""
+_APART = "#C77800"
+"""Of the L2 count norm beside the L1, of whose colour it has a shade elsewhere: an orange that no loss has, far from
+PML's violet for colour-blind readers, too (ours)."""
 
 
 @style.context()
@@ -103,7 +106,8 @@ def norms_by_epoch(curves: pd.DataFrame, *, looks: Looks = None, name: str = "co
     """Errors after each epoch of PML with the L1 and the L2 count norm, one column of panels a noise.
 
     Above the MAE on the clean validation images, below that on the training crops against the labels as trained on,
-    where it was kept. Thin lines are seeds, thick ones their mean where every seed has a value.
+    where it was kept. Thin lines are seeds, thick ones their mean where every seed has a value. The L1 norm has the
+    loss's colour and solid lines, the L2 norm another colour and dashed ones: in this figure alone (ours).
 
     Args:
         curves: `reports.noise.norm_curves`.
@@ -123,7 +127,7 @@ def norms_by_epoch(curves: pd.DataFrame, *, looks: Looks = None, name: str = "co
         raise ValueError(f"curves has no finite val_mae: all {len(data)} are NaN or infinite")
     noises, labels = list(dict.fromkeys(data["noise"])), list(dict.fromkeys(data.sort_values("norm")["label"]))
     named = data.drop_duplicates("label").set_index("label")["norm"]
-    own = style.chosen(looks, labels)
+    own = _told_apart(style.chosen(looks, labels), dict(named))
     told = {f"{label} ({named[label]} count norm)": look for label, look in own.items()}
     drawn = {"val_mae": "val MAE (people)"}
     drawn |= {"train_mae": "train MAE (people)"} if data["train_mae"].notna().any() else {}
@@ -247,11 +251,19 @@ def _error_caption(
     return " ".join(said)
 
 
+def _told_apart(own: Mapping[str, Look], norms: Mapping[str, str]) -> dict[str, Look]:
+    """The looks of the two norms, which are shades of one loss's elsewhere, with colours and dashes that differ."""
+    return {
+        label: look._replace(dash=()) if norms[label] == "L1" else look._replace(color=_APART, dash=(4, 1.3))
+        for label, look in own.items()
+    }
+
+
 def _norm(axes: Axes, part: pd.DataFrame, column: str, look: Look) -> None:
     """One norm at one noise: seeds, mean, and the epochs whose weights are evaluated."""
     wide = part.set_index(["epoch", "run_id"])[column].unstack("run_id")  # noqa: PD010 - no aggregation
     for run in wide if wide.shape[1] > 1 else ():
-        _line(axes, wide[run], color=look.color, lw=0.5, alpha=0.55)
+        _line(axes, wide[run], color=look.color, ls=look.line, lw=0.5, alpha=0.7)
     _line(axes, wide.mean(axis=1).where(wide.notna().all(axis=1)), color=look.color, ls=look.line, lw=1.4)
     if column == "val_mae":
         chosen = part[part["picked"]]
@@ -275,6 +287,7 @@ def _norm_caption(data: pd.DataFrame, drawn: Sequence[str]) -> str:
         below = " The MAE on training crops was not kept by these runs."
     return (
         "MAE on the clean validation images after each epoch, PML with the L1 and the L2 norm in its count term, equal "
-        f"in all else, {seeds}{thin}; marks are the epochs whose weights are evaluated.{below} Noises and levels are "
-        "ours: no source states those of the paper's figure."
+        f"in all else, {seeds}{thin}; marks are the epochs whose weights are evaluated. L1 is solid and has PML's "
+        f"colour, L2 is dashed and has one of its own, in this figure alone.{below} Noises and levels are ours: no "
+        "source states those of the paper's figure."
     )

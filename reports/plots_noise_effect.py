@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from reports import style
+from reports.plots_sensitivity import HEADING, heading
 from reports.style import COLUMN, INK, LEFT, LINE, PAGE, SMALL, TEXT, Plot
 
 __all__ = ["Labels", "displacement", "overlay"]
@@ -77,7 +78,8 @@ def displacement(moves: pd.DataFrame) -> Plot:
     if not parts:
         raise ValueError("no noise moves a head: there is no displacement to draw")
     bars = pd.concat([_bars(part).assign(noise=name) for name, part in parts.items()], ignore_index=True)
-    figure, panels = style.multiples(list(parts), [1.15])
+    figure, panels = style.multiples(list(parts), [1.15], above=HEADING)
+    heading(figure, LEFT)
     for name, panel in panels.items():
         axes, rows = panel.axes[0], bars[bars["noise"] == name]
         low, width = rows["low"].to_numpy(), (rows["high"] - rows["low"]).to_numpy()
@@ -92,7 +94,7 @@ def displacement(moves: pd.DataFrame) -> Plot:
         axes.tick_params(labelleft=True, labelbottom=True)
         axes.set_ylim(0, 1.05 * max((moved + clipped).max(), 100 * rows["requested"].max(skipna=True) or 0))
     _spaced_out(figure, panels)
-    _shared(figure, "displacement along one axis (px)", "labels (%)")
+    _shared(figure, "displacement along one axis (px)", "labels (%)", HEADING)
     _key(figure)
     images = style.span([moves["id"].nunique()], "image") + " (those without a labelled head have nothing to move)"
     caption = (
@@ -154,7 +156,8 @@ def overlay(examples: Sequence[Labels]) -> Plot:
     across = PAGE if columns > 2 else COLUMN
     each = (across - gap * (columns - 1)) / columns
     rows = -(-len(examples) // columns)
-    figure = style.sheet(across, foot + rows * (each + head))
+    figure = style.sheet(across, foot + rows * (each + head) + HEADING)
+    heading(figure, 0.0)
     window = _window(examples[0])
     for place, example in enumerate(examples):
         row, column = divmod(place, columns)
@@ -259,8 +262,9 @@ def _spaced_out(figure: Any, panels: dict[str, style.Panel]) -> None:
         panel.axes[0].set_position((left, box.y0 + shrink, width, box.height - shrink))
 
 
-def _shared(figure: Any, x: str, y: str) -> None:
-    across, up = (float(side) for side in figure.get_size_inches())
+def _shared(figure: Any, x: str, y: str, above: float) -> None:
+    """Titles of the axes of all panels, which leave `above` inches free."""
+    across, up = (float(side) for side in figure.get_size_inches() - [0, above])
     style.write(figure, (LEFT + across) / 2, 0.13, x, TEXT, ha="center")
     style.write(figure, 0.12, (style.FOOT + up) / 2, y, TEXT, rotation=90, rotation_mode="anchor", ha="center")
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from reports import style
 from reports.noise import KINDS
 from reports.style import COLUMN, GRID, INK, LEFT, LINE, PAGE, TEXT, Plot
 
-__all__ = ["levels", "sensitivity"]
+__all__ = ["HEADING", "heading", "levels", "sensitivity"]
 
+HEADING = LINE + 0.04
+"""Space of the line above all panels, inches; see `heading`."""
 _ROW = 0.17
 """Height of a row of dots, inches."""
 _TITLES = {
@@ -23,6 +26,12 @@ _TITLES = {
 }
 _AXES = dict.fromkeys(_TITLES, "ratio") | {"preference_lost": "share", "value_shift": "in the loss's units"}
 """The unit of each measure, for its axis: all but the value shift are pure numbers."""
+
+
+def heading(figure: Figure, left: float) -> None:
+    """A line at the top of a figure whose panels have the names of noises: no source states their kinds and levels."""
+    up = float(figure.get_size_inches()[1])
+    style.write(figure, left, up - 0.8 * LINE, "annotation noise: kinds and levels ours", TEXT)
 
 
 @style.context()
@@ -52,7 +61,8 @@ def sensitivity(summary: pd.DataFrame, measure: str = "preference_lost", terms: 
     width = (across - names - 0.08 - gap * (columns - 1)) / columns
     height = _ROW * len(order) + 0.1
     lines = -(-len(noises) // columns)
-    figure = style.sheet(across, 0.22 + lines * (height + head + tick))
+    figure = style.sheet(across, 0.22 + lines * (height + head + tick) + HEADING)
+    heading(figure, 0.03)
     bounds = _bounds(rows)
     for place, noise in enumerate(noises):
         row, column = divmod(place, columns)
@@ -108,7 +118,7 @@ def levels(summary: pd.DataFrame, measure: str = "preference_lost", terms: str =
     for place, kind in enumerate(kinds):
         row, column = divmod(place, columns)
         left, bottom = LEFT + column * (width + gap), foot + (lines - 1 - row) * (height + head + 0.25)
-        style.write(figure, left, bottom + height + 0.05, kind, TEXT)
+        style.write(figure, left, bottom + height + 0.05, f"{kind} (levels ours)", TEXT)
         axes = style.place(figure, left, bottom, width, height)
         part = rows[rows["kind"] == kind]
         for name, curve in part.groupby("loss"):

@@ -17,12 +17,14 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports.table import Cell, Column, Table
+from reports.table import Cell, Column, Table, wrap
 
 __all__ = ["FORMATS", "environment", "html", "latex", "markdown", "several", "terminal", "to_csv", "to_json"]
 
 _NUMBERS = re.compile(r"[-+\d.,% ±()]*(?: ?to [-+\d.,% ()]*)?")
 """What a formatted number or interval is made of."""
+_STUB = 18
+"""Characters that row labels may be folded to on a terminal (ours)."""
 _STYLES = {"best": "bold", "second": "underline", "tie": "", "": ""}
 
 
@@ -38,7 +40,7 @@ def environment() -> Environment:
 def terminal(table: Table, width: int = 80) -> RenderableType:
     """The table for a terminal of `width` columns, in panels where it is wider, with what stands under it."""
     parts: list[RenderableType] = [Text(table.title, style="bold")]
-    for panel in table.panels(width, stub_most=18, spanning=False):
+    for panel in table.panels(width, stub_most=_STUB, spanning=False):
         out = RichTable(header_style="bold", pad_edge=False, title_justify="left")
         out.add_column(escape(panel.stub), overflow="fold")
         grouped = any(column.group for column in panel.columns)
@@ -48,11 +50,13 @@ def terminal(table: Table, width: int = 80) -> RenderableType:
             style = "italic dim" if column.kind == "published" else None
             text = column.kind == "text"  # numbers stay whole: it is row labels and text that fold
             out.add_column(escape(heading), justify="left" if text else "right", style=style, no_wrap=not text)
+        room = max(panel.room(width), _STUB)
         for row in panel.rows:
             if row.reference and not any(cell.text for cell in row.cells):
                 continue  # counts of a group of columns that stands in another panel
             cells = [_styled(table, cell) for cell in row.cells]
-            out.add_row(Text(row.label), *cells, style="dim" if row.reference else None)
+            label = "\n".join(line.strip() for line in wrap(row.label, room))
+            out.add_row(Text(label), *cells, style="dim" if row.reference else None)
         parts.append(out)
     parts += [Padding(Text(line), (0, 0, 0, 1)) for line in table.findings]
     parts += [Padding(Text(line, style="dim"), (0, 0, 0, 1)) for line in (*table.caption, *table.legend())]

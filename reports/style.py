@@ -5,7 +5,6 @@ Figures are built in inches on `matplotlib.figure.Figure`; pyplot, its global st
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from matplotlib.textpath import TextToPath
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 from scipy.optimize import isotonic_regression
 
+from reports import table
 from reports.looks import Look, looks
 
 __all__ = ["COLUMN", "GRID", "INK", "PAGE", "SMALL", "TEXT", "Look", "Plot", "context", "looks"]
@@ -133,20 +133,8 @@ def text_width(text: str, size: float = SMALL) -> float:
 
 
 def wrap(label: str, inches: float, size: float = SMALL) -> list[str]:
-    """A label in lines no wider than `inches`, broken where its parameters begin, after a comma, `=` or `_`.
-
-    Nothing is cut: a piece that is wider alone stays whole.
-    """
-    for pattern in (r"(?=\[)|(?<=,)", r"(?=\[)|(?<=[,=_ ])"):
-        lines = [""]
-        for piece in re.split(pattern, label):
-            if lines[-1] and text_width(lines[-1] + piece, size) > inches:
-                lines.append(piece)
-            else:
-                lines[-1] += piece
-        if all(text_width(line, size) <= inches for line in lines):
-            break
-    return lines
+    """A label in lines no wider than `inches`, see `reports.table.wrap`."""
+    return table.wrap(label, inches, lambda line: text_width(line, size))
 
 
 def shape(count: int) -> tuple[int, int]:
@@ -177,7 +165,7 @@ LEFT, FOOT = 0.5, 0.4
 
 
 def multiples(
-    labels: Sequence[str], heights: Sequence[float] = (), *, right: float = 0.08, lines: int = 0
+    labels: Sequence[str], heights: Sequence[float] = (), *, right: float = 0.08, lines: int = 0, above: float = 0.0
 ) -> tuple[Figure, dict[str, Panel]]:
     """A figure of one panel a label, with the label above; one column wide for two panels, else two.
 
@@ -186,6 +174,7 @@ def multiples(
         heights: Of the axes that stand above each other in each panel, inches; by default one square.
         right: Space kept on the right, inches.
         lines: How many lines of text will stand between label and axes.
+        above: Space kept above all panels, inches.
     """
     rows, columns = shape(len(labels))
     across = COLUMN if columns <= 2 else PAGE
@@ -196,7 +185,7 @@ def multiples(
     most = [max(len(title) for title in titles[i * columns : (i + 1) * columns]) for i in range(rows)]
     heads = [LINE * (lines + lines_above) + 0.07 for lines_above in most]  # of each row of panels
     cell = sum(tall) + between * (len(tall) - 1)
-    figure = sheet(across, FOOT + sum(heads) + rows * cell + 0.12 * (rows - 1) + 0.02)
+    figure = sheet(across, FOOT + sum(heads) + rows * cell + 0.12 * (rows - 1) + 0.02 + above)
     panels = {}
     for i, label in enumerate(labels):
         row, left = i // columns, LEFT + (i % columns) * (width + gap)

@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
+import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 from results.atomic import printable
 
-__all__ = ["SIGNS", "Cell", "Column", "Kind", "Mark", "Row", "Table", "number"]
+__all__ = ["SIGNS", "Cell", "Column", "Kind", "Mark", "Row", "Table", "number", "wrap"]
 
 Kind = Literal["measured", "published", "derived", "text"]
 """Where a column's numbers come from: measured here, printed in a paper, computed from both, or no numbers at all."""
@@ -148,6 +149,15 @@ class Table:
             used += size
         return [self._part(part) for part in parts]
 
+    def room(self, width: int) -> int:
+        """Characters that the columns leave to row labels in a terminal; columns of text fold to their longest word."""
+        used = 2
+        for place, column in enumerate(self.columns):
+            texts = [column.title, *(row.cells[place].text for row in self.rows)]
+            words = [len(word) for text in texts for word in text.split()]
+            used += max(words, default=0) + 3 if column.kind == "text" else self._width([place], spanning=False)
+        return width - used
+
     def _part(self, places: list[int]) -> Table:
         """Some of the columns."""
         columns = tuple(self.columns[place] for place in places)
@@ -177,6 +187,28 @@ class Table:
             words = [self.columns[place].title] if spanning else self.columns[place].title.split(" ")
             total += max([*map(len, words), heading, *shown]) + 3
         return max(total, len(self.columns[group[0]].group) + 3)
+
+
+def wrap(label: str, most: float, width: Callable[[str], float] = len) -> list[str]:
+    """A label in lines no wider than `most`, broken where its parameters begin, after a comma, `:`, `=`, `_` or space.
+
+    Nothing is cut: a piece that is wider alone stays whole, as a level or a value does.
+
+    Args:
+        label: Of a loss or a noise.
+        most: In the unit of `width`.
+        width: Of a line; by default in characters.
+    """
+    for pattern in (r"(?=\[)|(?<=,)", r"(?=\[)|(?<=[,:=_ ])"):
+        lines = [""]
+        for piece in re.split(pattern, label):
+            if lines[-1] and width(lines[-1] + piece) > most:
+                lines.append(piece)
+            else:
+                lines[-1] += piece
+        if all(width(line) <= most for line in lines):
+            break
+    return lines
 
 
 def number(value: float | None, digits: int, *, sign: bool = False, empty: str = "") -> str:

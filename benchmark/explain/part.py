@@ -106,4 +106,5 @@ def _asked(field: Field) -> Asked:
         field.short,
         field.seen.kinked,
         "logits" if field.reads == "points" else "density",
+        0.0 if field.seen.up + field.seen.down else field.unit,
     )

@@ -76,11 +76,13 @@ class Guess(NamedTuple):
         name: Such as `under`.
         words: How it was made.
         density: float64 [h, w], people per cell.
+        rounding: Largest difference of a cell from the same map before its masses were rounded, people; see `kernels`.
     """
 
     name: str
     words: str
     density: Floats
+    rounding: float = 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -237,19 +239,20 @@ def _check_stride(stride: int) -> None:
 # Predictions
 
 
-def _right(scene: Scene) -> Floats:
-    return kernels(scene, scene.points, SIGMA)
+def _right(scene: Scene, unit: float) -> Floats:
+    return kernels(scene, scene.points, SIGMA, unit)
 
 
-PREDICTIONS: dict[str, tuple[str, Callable[[Scene], Floats]]] = {
-    "under": ("0.5 times the right one", lambda scene: 0.5 * _right(scene)),
+PREDICTIONS: dict[str, tuple[str, Callable[[Scene, float], Floats]]] = {
+    "under": ("0.5 times the right one", lambda scene, unit: 0.5 * _right(scene, unit)),
     "right": (f"one person a head, Gaussians of {SIGMA:g} px", _right),
-    "over": ("1.6 times the right one", lambda scene: 1.6 * _right(scene)),
-    "blurred": (f"one person a head, Gaussians of {WIDE:g} px", lambda scene: kernels(scene, scene.points, WIDE)),
+    "over": ("1.6 times the right one", lambda scene, unit: 1.6 * _right(scene, unit)),
+    "blurred": (f"one person a head, Gaussians of {WIDE:g} px",
+                lambda scene, unit: kernels(scene, scene.points, WIDE, unit)),
     "shifted": (f"the right one, {SHIFT[0]:g} px to the right and {SHIFT[1]:g} px down",
-                lambda scene: kernels(scene, scene.points + SHIFT, SIGMA)),
+                lambda scene, unit: kernels(scene, scene.points + SHIFT, SIGMA, unit)),
 }  # fmt: skip
-"""Names of the predictions, how they are made, and their makers."""
+"""Names of the predictions, how they are made, and their makers from a scene and the unit of masses."""
 
 
 def guess(scene: Scene, name: str) -> Guess:
@@ -260,19 +263,21 @@ def guess(scene: Scene, name: str) -> Guess:
     """
     check_known("prediction", name, PREDICTIONS)
     words, make = PREDICTIONS[name]
-    return Guess(name, words, make(scene))
+    density = make(scene, _UNIT)
+    return Guess(name, words, density, float(np.abs(density - make(scene, 0.0)).max()))
 
 
-def kernels(scene: Scene, centres: Floats, sigma: float) -> Floats:
+def kernels(scene: Scene, centres: Floats, sigma: float, unit: float = _UNIT) -> Floats:
     """A Gaussian of mass 1 around each centre, all of it within the image.
 
-    Each mass is a multiple of 2^-24, and the largest cell of a kernel takes what is missing to 1: sums over cells are
-    then exact in float64, and a count that is right is exactly right.
+    Each mass of a kernel is a multiple of 2^-24, less than that from the Gaussian's own: sums over cells are then exact
+    in float64, and a count that is right is exactly right.
 
     Args:
         scene: Gives cells and stride.
         centres: float64 [n, 2], (x, y), pixels; those outside the image are put on its edge.
         sigma: Pixels.
+        unit: 2^-24, or 0 for masses that are not rounded.
 
     Returns:
         float64 [h, w], which sums to n.
@@ -287,7 +292,14 @@ def kernels(scene: Scene, centres: Floats, sigma: float) -> Floats:
     total = np.zeros(scene.cells)
     for rows, columns in zip(*axes, strict=True):
         mass = np.outer(rows, columns)
-        mass = np.round(mass / mass.sum() / _UNIT) * _UNIT
-        mass[np.unravel_index(mass.argmax(), mass.shape)] += 1 - mass.sum()
-        total += mass
+        mass /= mass.sum()
+        total += _rounded(mass, unit) if unit else mass
     return total
+
+
+def _rounded(mass: Floats, unit: float) -> Floats:
+    """Masses that sum to 1 as multiples of a unit that do: rounded down, and up where most was lost."""
+    units = np.floor(mass / unit)
+    lost = mass / unit - units
+    units.flat[np.argsort(-lost, axis=None, kind="stable")[: round(1 / unit - units.sum())]] += 1
+    return units * unit

@@ -37,8 +37,8 @@ READING = (
     "value: the loss, in units of its own. up near, far: cells where more people are wanted, within "
     f"{NEAR:g} px of a head and elsewhere. p*: the target; its sum, the share of its positive mass within {NEAR:g} px, "
     f"and its mass below zero (people; up to {BELOW:g} is left out here, in words and in colours). = a: it is the "
-    "prediction itself. kink: a little less and a little more of the prediction are pushed apart. Point losses read a "
-    "proposal in each cell, its probability the cell's mass."
+    "prediction itself, but for the rounding of its masses. kink: a little less and a little more of the prediction "
+    "are pushed apart. Point losses read a proposal in each cell, its probability the cell's mass."
 )
 """How the tables of `seen` are to be read."""
 

@@ -64,8 +64,8 @@ def add_report(commands: Commands) -> None:
     page = report.add_argument_group("the page, and the figures of noise, sparse_dense and speed")
     page.add_argument(
         "--to", type=Path, metavar="FOLDER",
-        help="the page goes there (default: report); of noise and sparse_dense the figures and findings, which without "
-        "it are not written",
+        help="the page goes there (default: report); of noise, sparse_dense and speed the figures and findings, which "
+        "without it are not written",
     )  # fmt: skip
     page.add_argument("--title", default="Crowd-counting losses compared", help="of the page")
     page.add_argument("--data-root", type=Path, help="folder of the datasets: sample images, spacing")

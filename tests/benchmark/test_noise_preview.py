@@ -22,6 +22,7 @@ def test_tables_figures_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "What the labels become" in printed
     assert "Preference lost (label sensitivity, ours)" in printed
+    assert "Value shift a head (label sensitivity, ours)" in printed
     assert max(map(len, printed.split("written:")[0].splitlines())) <= 80
     names = {path.name for path in (tmp_path / "out").iterdir()}
     for figure in ("noise_displacement", "noise_overlay_1", "noise_gradient_shift", "noise_levels_gradient_shift"):
@@ -33,6 +34,16 @@ def test_tables_figures_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert re.search(r"Written by crowd-loss-benchmark \d\S* on \d{4}-\d\d-\d\d", page)
     assert "Shaded: 95 %" in page
     assert "Not drawn, as combined or of a kind with a single level: missing:0.2." in page
+
+
+def test_a_level_is_not_broken_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noises = ["uniform-height:0.04", "gaussian-px:9.237604307"]
+    assert main([*WORDS[:3], "--losses", "l2", "--crops", "2", "--noise", *noises, "--to", str(tmp_path)]) == 0
+    labels = capsys.readouterr().out.partition("Preference lost")[0].splitlines()
+    assert max(map(len, labels)) <= 80
+    stubs = [line.split("│")[1].strip() for line in labels if line.startswith("│")]
+    assert {"0.04", "9.237604307"} <= {stub.rpartition(":")[2] for stub in stubs}
+    assert all(re.fullmatch(r"(uniform-height:|gaussian-px:)?(0\.04|9\.237604307)?", stub) for stub in stubs)
 
 
 def test_csvs_have_plain_names_numbers_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def test_parts_without_figures_take_no_folder(
     root: Path, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refused(capsys, part, "-o", root, "--to", tmp_path / "there")
-    assert f"{part} has none: --out FILE" in said
+    assert f"of the figures of noise, sparse_dense and speed; {part} has none: --out FILE" in said
 
 
 def test_the_help_has_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,8 @@ def test_the_help_has_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
         run("--help")
     said = " ".join(capsys.readouterr().out.split())
     assert "the page goes there (default: report)" in said
-    assert "of noise and sparse_dense the figures and findings, which without it are not written" in said
+    assert "the page, and the figures of noise, sparse_dense and speed:" in said
+    assert "of noise, sparse_dense and speed the figures and findings, which without it are not written" in said
 
 
 def test_without_a_folder_nothing_is_drawn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

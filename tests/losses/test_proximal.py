@@ -67,6 +67,29 @@ def test_l1_pulls_with_one_strength_whatever_the_error(total: float) -> None:
         torch.testing.assert_close(each, torch.full_like(cost, math.copysign(0.7, total - 1)))
 
 
+def test_p2p_row_by_hand_above_one() -> None:
+    """a = (1.5, 3), c = (0, 0.2), tau = 1: |delta - a|_1 is 3.5 at both, so that the cheaper cell is chosen.
+
+    c - 2 tau a, which is the rule for a in [0, 1], would choose the other.
+    """
+    density, cost = tensor(1.5, 3.0), tensor(0.0, 0.2)
+    assert (cost - 2 * density).argmin() == 1
+    found = proximal.matched(density, cost, 1.0)
+    torch.testing.assert_close(found.target, tensor(1.0, 0.0))
+    assert found.value.item() == pytest.approx(3.5)
+    torch.testing.assert_close(found.gradient, tensor(1.0, 1.0))
+
+
+@given(st.lists(st.tuples(st.floats(-2, 4), st.floats(0, 3)), min_size=1, max_size=6), st.floats(0.05, 5))
+def test_p2p_row_is_the_best_of_all_dirac_masses(cells: list[tuple[float, float]], tau: float) -> None:
+    """By trying each, of densities below zero and above one, too."""
+    density, cost = np.array(cells).T
+    values = cost + tau * np.abs(np.eye(len(cells)) - density).sum(axis=1)
+    found = proximal.matched(torch.from_numpy(density.copy()), torch.from_numpy(cost.copy()), tau)
+    assert found.value.item() == pytest.approx(values.min(), abs=1e-9)
+    assert values[int(found.target.argmax())] == pytest.approx(values.min(), abs=1e-9)
+
+
 def test_bl_pulls_its_target_below_one() -> None:
     density, posterior = tensor(0.2, 0.2, 0.2), tensor(0.1, 0.4, 0.7)
     found = proximal.bayesian(density, posterior)

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
 
 from reports import plots, style
 from reports.plots_noise import error_by_noise, norms_by_epoch
@@ -151,6 +153,56 @@ def test_norms_draw_seeds_and_their_mean() -> None:
     texts = [text for text, _ in drawn_texts(plot)]
     assert {"pml (L1 count norm)", "pml[count_norm=l2] (L2 count norm)", "clean labels"} <= set(texts)
     assert "labels as trained on" in plot.caption
+
+
+def test_norms_are_told_apart_by_colour_and_dash_in_thin_lines_too() -> None:
+    """Also by readers who see no red, green or blue: Machado's matrices on linear RGB, distances in OKLab.
+
+    A shade of the loss's colour, which the L2 norm has elsewhere, is 0.11 to 0.18 away; the colours of two losses 0.2.
+    """
+    own = style.looks(["pml", "pml[count_norm=l2]"])
+    plot = norms_by_epoch(curves(["none"], 3), looks=own)
+    lines = [line for line in plot.figure.axes[0].lines if len(line.get_xdata()) == 20]
+    first, second = lines[:4], lines[4:]
+    assert {(line.get_color(), is_dashed(line)) for line in first} == {(own["pml"].color, False)}
+    ((other, dashed),) = {(line.get_color(), is_dashed(line)) for line in second}
+    assert dashed
+    assert other not in {look.color for look in style.looks([*LABELS, "chfl", "gl", "noisecc", "p2p"]).values()}
+    assert min(seen_apart(own["pml"].color, other)) > 0.19 > max(seen_apart(own["pml"].color, "#9795DE"))
+    assert min(seen_apart(other, "#ffffff")) > 0.3, "thin lines on paper"
+    assert "L1 is solid and has PML's colour, L2 is dashed" in plot.caption
+    assert {line.get_color() for line in plot.figure.legends[0].get_lines()} == {own["pml"].color, other}
+
+
+def is_dashed(line: Line2D) -> bool:
+    """Whether it has gaps; matplotlib's own answer is yes for every tuple, an empty one included."""
+    return bool(line._unscaled_dash_pattern[1])
+
+
+VISION = {
+    "all": np.eye(3),
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+"""Machado, Oliveira and Fernandes 2009, severity 1."""
+
+
+def seen_apart(one: str, other: str) -> list[float]:
+    """Distances of two colours in OKLab (Ottosson 2020), for each `VISION`."""
+    to_lms = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+              [0.0883024619, 0.2817188376, 0.6299787005]]  # fmt: skip
+    to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+              [0.0259040371, 0.7827717662, -0.8086757660]]  # fmt: skip
+    found = []
+    for matrix in VISION.values():
+        places = []
+        for color in (one, other):
+            coded = np.array(to_rgb(color))
+            linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+            places.append(to_lab @ np.cbrt(to_lms @ np.clip(matrix @ linear, 0, 1)))
+        found.append(float(np.linalg.norm(places[0] - places[1])))
+    return found
 
 
 def test_older_runs_have_no_training_error() -> None:

@@ -147,6 +147,25 @@ def test_axes_name_their_units() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_levels_are_called_ours_in_the_figure_and_its_caption(count: int) -> None:
+    """What names a level: in a line above all panels, within the figure and above their titles, or in each title."""
+    noises = [f"uniform-height:{level}" for level in range(1, count + 1)]
+    shifted = displacement(pd.concat([moves(noise, "uniform", 4) for noise in noises]))
+    marked = overlay([labels(noise, list(range(60)), []) for noise in noises])
+    for plot in (shifted, marked, sensitivity(summary(noises))):
+        texts = dict(drawn_texts(plot))
+        line = texts["annotation noise: kinds and levels ours"]
+        width, height = plot.figure.get_size_inches() * plot.figure.dpi
+        assert min(line.x0, width - line.x1, height - line.y1) > -0.5
+        assert line.y0 >= max(texts[noise].y1 for noise in noises)
+        assert "Kinds and levels are ours." in plot.caption
+    curves = levels(summary([*noises, "uniform-height:9"]))
+    assert curves is not None
+    assert "uniform-height (levels ours)" in dict(drawn_texts(curves))
+    assert "Kinds and levels are ours." in curves.caption
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_titles_of_axes_lie_within_the_figure_and_apart(count: int) -> None:
     noises = [f"{kind}:{level}" for kind in list(makers.KINDS)[:count] for level in (0.1, 0.2)]
     for draw in (levels, sensitivity):

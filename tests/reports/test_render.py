@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reports import render
-from reports.table import Cell, Column, Row, Table
+from reports.table import Cell, Column, Row, Table, wrap
 
 NASTY = r"[x] ĸŧ <script>alert(1)</script> & 50% of $x_1^2$ {a}\b | *c* `d` ~ #e [f](g) " + '"q" ±≈†· 漢'
 
@@ -58,6 +58,36 @@ def test_the_terminal_keeps_its_width_and_loses_nothing() -> None:
         assert max(map(len, text.splitlines())) <= width
         for piece in ("9.1 ± 0.2", "77.6 a", "13.0 ± 0.3 ≈", "(constant", "Under it."):
             assert piece in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_row_labels_are_broken_between_their_parts_only(width: int) -> None:
+    """A level or a value stands whole on its line, and labels are not broken where there is room."""
+    whole = ["uniform-height:", "0.04", "gaussian-px:", "9.237604307", "missing:", "0.2", "solver=", "stabilised]"]
+    names = ("uniform-height:0.04", "gaussian-px:9.237604307 + missing:0.2", "dm_count[solver=stabilised]")
+    for count in range(1, 10):
+        columns = tuple(Column(f"c{i}", kind="derived") for i in range(count))
+        cells = tuple(Cell("123.45") for _ in columns)
+        found = Table("t", "t", "noise", columns, tuple(Row(name, cells) for name in names))
+        lines = render.terminal_text(found, width).splitlines()
+        assert max(map(len, lines)) <= width
+        stubs = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+        assert "".join(stubs).replace(" ", "").count("uniform-height:0.04") == len(
+            found.panels(width, stub_most=18, spanning=False)
+        )
+        for piece in whole:
+            assert any(piece in stub for stub in stubs), (count, piece, stubs)
+        if width - 2 - 9 * count >= max(map(len, names)):
+            assert set(stubs) == set(names)
+
+
+def test_a_piece_without_a_place_to_break_stays_whole() -> None:
+    assert wrap("uniform-height:0.04", 18) == ["uniform-height:", "0.04"]
+    assert wrap("uniform-height:0.04", 19) == ["uniform-height:0.04"]
+    assert wrap("pml[count_norm=l2]", 16) == ["pml", "[count_norm=l2]"]
+    assert wrap("pml[count_norm=l2]", 10) == ["pml[count_", "norm=l2]"]
+    assert wrap("abcdefgh", 3) == ["abcdefgh"]
+    assert wrap("aa,bb", 2.5, lambda text: len(text) / 2) == ["aa,bb"]
 
 
 def test_csv_has_full_numbers_and_marks_published_columns() -> None:

@@ -11,7 +11,7 @@ import torch
 import losses
 from benchmark.explain.fields import NEAR, SIDE, STILL, Field, build, fields, nearest, proposals, read, target_of
 from benchmark.explain.part import figures
-from benchmark.explain.scenes import Scene, guess, synthetic
+from benchmark.explain.scenes import SCENES, Scene, guess, synthetic
 from benchmark.explain.tables import seen as tables_seen
 from benchmark.names import parse_choice
 from reports.plots_maps import BELOW, above, digits
@@ -88,9 +88,61 @@ def test_a_right_count_leaves_l1_pml_and_dm_count_where_they_are(found: dict[tup
         assert seen.same
         assert seen.change == 0
         assert any("is the prediction itself" in text for text in found[name, "right"].sentences)
+    assert found["l2", "right"].seen.same
     assert found["pml", "right"].seen.kinked
     assert not found["pml[count_norm=l2]", "right"].seen.same
     assert not found["pml[count_norm=l2]", "right"].seen.kinked
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8])
+@pytest.mark.parametrize("scene", SCENES)
+def test_l2_rests_at_the_right_prediction_whatever_its_rounding(scene: str, stride: int) -> None:
+    """Its target is the Gaussians themselves: the prediction differs by what its masses were rounded by."""
+    at = synthetic(scene, stride)
+    right = guess(at, "right")
+    (field,) = fields([parse_choice("l2")], at, [right])
+    assert field.seen.change == pytest.approx(right.rounding, abs=1e-12)
+    assert field.seen.same
+    assert field.short.startswith("no push anywhere;")
+    assert field.short.endswith(", the prediction itself")
+    assert any("itself, but for the rounding of its masses (largest difference" in text for text in field.sentences)
+    (table,) = tables_seen([field])
+    assert table.rows[0].cells[-1].text == "= a"
+
+
+def test_what_differs_by_more_than_rounding_is_another_target() -> None:
+    """A millionth of a person moved between two cells, sixteen units of rounding."""
+    right, moved = GUESSES[1], GUESSES[1].density.copy()
+    moved[np.unravel_index(moved.argmax(), moved.shape)] -= 1e-6
+    moved[0, 0] += 1e-6
+    (field,) = fields([parse_choice("l2")], SCENE, [right._replace(density=moved)])
+    assert field.seen.change == pytest.approx(1e-6, abs=2 * right.rounding)
+    assert not field.seen.same
+    assert not any("itself" in text for text in (field.short, *field.sentences))
+
+
+def test_words_agree_with_the_table(found: dict[tuple[str, str], Field]) -> None:
+    """Not pushed is what a table rounds to no cell, near heads, elsewhere and over all."""
+    told = set()
+    for field in found.values():
+        seen, way = field.seen, field.short.partition(";")[0].removesuffix(" (at a kink)")
+        near, _, far = way.partition(" near heads, ")
+        shares = {near: (seen.up_near, seen.down_near), far.removesuffix(" elsewhere"): (seen.up_far, seen.down_far)}
+        if not far:
+            shares = {way.removesuffix(" everywhere"): (seen.up, seen.down)}
+        for said, (up, down) in shares.items():
+            idle = said in ("not pushed", "no push anywhere")
+            told.add(said)
+            assert idle == (up + down <= 0.005 + 1e-12), (field.loss, field.guess.name)
+            assert (said == "mostly not pushed") == (0.005 + 1e-12 < up + down <= 0.25), (field.loss, field.guess.name)
+            if said in ("up", "down"):
+                assert f"{up if said == 'up' else down:.0%}" == "100%"
+            if idle:
+                assert f"{up:.0%} {down:.0%}" == "0% 0%"
+    assert {"up", "down", "mostly down", "both ways", "mostly not pushed", "no push anywhere"} <= told
+    assert ", mostly not pushed elsewhere" in found["l2", "under"].short
+    (table,) = tables_seen([found["l2", "under"]])
+    assert table.rows[0].cells[2].text not in ("0 %", "–")
 
 
 def test_only_dm_count_is_pushed_where_its_target_is_the_prediction(found: dict[tuple[str, str], Field]) -> None:
@@ -219,6 +271,19 @@ def test_a_figure_says_that_proposals_are_pushed_in_logits(found: dict[tuple[str
         assert ("in logits" in texts) == said
         assert ("Point losses read a proposal in every cell" in plot.caption) == said
         assert f"scale ±{digits(float(np.abs(field.gradient).max()))}" in texts
+
+
+def test_rounding_is_not_drawn_as_a_push(found: dict[tuple[str, str], Field]) -> None:
+    """A row that pushes no cell has the scale of half the people; beside a prediction that is pushed, its own."""
+    rest, under = found["l2", "right"], found["l2", "under"]
+    (plot,) = figures(SCENE, [rest])
+    (row,) = plot.data.to_dict("records")
+    assert row["largest_gradient"] < 1e-6
+    assert row["scale"] == pytest.approx(np.abs(under.gradient).max())
+    assert f"scale ±{digits(row['scale'])}" in [text.get_text() for text in plot.figure.texts]
+    assert "where its row pushes no cell, that of half the people at every head" in plot.caption
+    (plot,) = figures(SCENE, [rest, found["l2", "blurred"]])
+    assert set(plot.data["scale"]) == {np.abs(found["l2", "blurred"].gradient).max()}
 
 
 def test_unknown_losses_are_suggested() -> None:

@@ -43,11 +43,30 @@ def test_heads_that_are_far_apart_have_exactly_one_person_each() -> None:
         assert (scene.points[others.argmin(axis=1)] == point).all()
 
 
-def test_kernels_are_integrals_of_a_gaussian() -> None:
-    scene, (x, y), sigma = synthetic("three-heads"), (61.3, 70.9), 5.0
-    edges = np.arange(0, 129, 4)
+@pytest.mark.parametrize("stride", [1, 4, 32])
+def test_kernels_are_integrals_of_a_gaussian(stride: int) -> None:
+    """Of a cell in the middle as of one in the tail: no cell takes what the others lost to rounding."""
+    scene, (x, y), sigma = synthetic("three-heads", stride), (61.3, 70.9), 5.0
+    edges = np.arange(0, 129, stride)
     wanted = np.outer(np.diff(norm.cdf(edges, y, sigma)), np.diff(norm.cdf(edges, x, sigma)))
-    assert np.abs(kernels(scene, np.array([[x, y]]), sigma) - wanted).max() < 2e-6
+    found = kernels(scene, np.array([[x, y]]), sigma)
+    assert np.abs(found - wanted).max() < 2**-24
+    assert found.sum() == 1
+    assert np.array_equal(found * 2**24, np.rint(found * 2**24))
+    np.testing.assert_allclose(kernels(scene, np.array([[x, y]]), sigma, 0), wanted, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_a_prediction_knows_how_far_it_is_rounded(name: str) -> None:
+    scene = synthetic("ring", 2)
+    sigma, factor = 12.0 if name == "blurred" else 4.0, {"under": 0.5, "over": 1.6}.get(name, 1.0)
+    edges, wanted = np.arange(0, 129, 2), np.zeros(scene.cells)
+    for x, y in scene.points + (8.0 if name == "shifted" else 0.0):
+        mass = np.outer(np.diff(norm.cdf(edges, y, sigma)), np.diff(norm.cdf(edges, x, sigma)))
+        wanted += factor * mass / mass.sum()
+    made = guess(scene, name)
+    assert made.rounding == pytest.approx(np.abs(made.density - wanted).max(), abs=1e-14)
+    assert 0 < made.rounding < 8 * 2**-24
 
 
 def test_a_shifted_prediction_has_its_mass_elsewhere() -> None:
