@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -230,40 +230,44 @@ def floored_rounds(points: Tensor, mass: Tensor, stride: int, *, reg: float, sca
     Returns:
         (h, w), reg log(v + 1e-16).
     """
-    to_points, to_cells = _kernel(points, (mass.shape[0], mass.shape[1]), stride, reg / (2 * scale))
+    to_points, to_cells, b = _kernel(points, mass, stride, reg / (2 * scale))
     a = 1 / len(points)
-    spread = to_cells(torch.full_like(points[:, 0], a))
-    v = torch.zeros_like(mass)
+    spread = to_cells(a + 0 * to_points(b))
+    v = b
     for done in range(1, iterations + 1):
-        v = mass / (spread + _FLOOR)
+        v = b / (spread + _FLOOR)
         spread = to_cells(a / (to_points(v) + _FLOOR))
-        if done % 10 == 0 and bool((mass - v * spread).square().sum() <= 1e-9):
+        if done % 10 == 0 and bool(((b - v * spread) ** 2).sum() <= 1e-9):
             break
-    return reg * (v + _FLOOR).log()
+    return reg * torch.as_tensor(v + _FLOOR, device=mass.device).log().view_as(mass)
 
 
-_Product = Callable[[Tensor], Tensor]
+_Product = Callable[[Any], Any]
 
 
-def _kernel(points: Tensor, cells: tuple[int, int], stride: int, variance: float) -> tuple[_Product, _Product]:
-    """Products with K_ij = exp(-|x_j - p_i|^2 / (2 variance)): from cells (h, w) to points (n,), and back."""
-    format_ = torch.finfo(points.dtype)
+def _kernel(points: Tensor, mass: Tensor, stride: int, variance: float) -> tuple[_Product, _Product, Any]:
+    """Products with K_ij = exp(-|x_j - p_i|^2 / (2 variance)): from cells to points, (n,), and back; and the masses.
+
+    All in the form that the products want, (h w,) numpy arrays for a sparse kernel and (h, w) tensors for a whole one.
+    """
+    cells, format_ = (mass.shape[0], mass.shape[1]), torch.finfo(points.dtype)
     underflow = math.log(format_.smallest_normal) + math.log(format_.eps) - 1  # half the smallest subnormal, and less
     reach = math.ceil(math.sqrt(-2 * variance * underflow) / stride)
     window = min(2 * reach + 1, cells[0]) * min(2 * reach + 1, cells[1])
     if points.device.type == "cpu" and window * _SPARSE <= cells[0] * cells[1]:
-        return _sparse_kernel(points, cells, stride, variance, reach)
+        return (*_sparse_kernel(points, cells, stride, variance, reach), mass.flatten().numpy())
     rows, columns = axis_gaussians(points, cells, stride, variance)
     return (
         lambda v: ((rows @ v) * columns).sum(1),
         lambda u: rows.T @ (u.unsqueeze(1) * columns),
+        mass,
     )
 
 
 def _sparse_kernel(
     points: Tensor, cells: tuple[int, int], stride: int, variance: float, reach: int
 ) -> tuple[_Product, _Product]:
-    """The same from the entries within `reach` cells of each point, by scipy's sparse matrices."""
+    """The products from the entries within `reach` cells of each point, by scipy's sparse matrices."""
     import numpy as np
     from scipy.sparse import csr_array
 
@@ -281,11 +285,7 @@ def _sparse_kernel(
     starts = np.concatenate([[0], kept.sum(1).cumsum(0).numpy()])
     shape = (len(points), cells[0] * cells[1])
     matrix = csr_array((values[kept].numpy(), flat[kept].int().numpy(), starts), shape=shape)
-    transposed = matrix.T.tocsr()
-    return (
-        lambda v: torch.from_numpy(matrix @ v.flatten().numpy()),
-        lambda u: torch.from_numpy(transposed @ u.numpy()).view(cells),
-    )
+    return matrix.__matmul__, matrix.T.tocsr().__matmul__
 
 
 # ---------------------------------------------------------------------------------------------------------------------
