@@ -150,7 +150,7 @@ def _panels(labels: list[str], titles: list[str]) -> tuple[Figure, list[Axes]]:
     columns = _columns(len(titles))
     rows = -(-len(titles) // columns)
     lines = max(len(style.wrap(label, _STUB - 0.1)) for label in labels)
-    tall, head, foot, gap = (0.04 + 0.125 * lines) * len(labels) + 0.1, 0.2, 0.25, 0.16
+    tall, head, foot, gap = (0.04 + 0.125 * lines) * len(labels) + 0.1, 0.2, 0.25, 0.3
     width = (PAGE - _STUB - 0.1 - gap * (columns - 1)) / columns
     figure = style.sheet(PAGE, rows * (tall + head + foot) + 0.2)
     panels = []

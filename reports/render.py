@@ -23,7 +23,7 @@ __all__ = ["FORMATS", "environment", "html", "latex", "markdown", "several", "te
 
 _NUMBERS = re.compile(r"[-+\d.,% ±()]*(?: ?to [-+\d.,% ()]*)?")
 """What a formatted number or interval is made of."""
-_STUB = 18
+_STUB = 24
 """Characters that row labels may be folded to on a terminal (ours)."""
 _STYLES = {"best": "bold", "second": "underline", "tie": "", "": ""}
 
