@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Colormap, FuncNorm, LinearSegmentedColormap, Normalize
+from matplotlib.colors import Colormap, FuncNorm, LinearSegmentedColormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.spatial import cKDTree
@@ -46,6 +46,7 @@ PUSH = LinearSegmentedColormap.from_list(
 BELOW = 0.005
 """People below zero in a target that are shown and told of; less is a rounded 0.00 (ours)."""
 _BELOW = ("#7fd4ff", "#16465c")
+_COLORS = 512
 _ON_DARK, _ON_LIGHT = "#ffffff", "#222222"
 
 
@@ -73,20 +74,14 @@ def density_scale(reads: Sequence[Array], targets: Sequence[Array | None]) -> tu
     least = min([0.0, *(float(target.min()) for target in targets if target is not None)])
     norm = roots(max(least, -most), most)
     zero = float(norm(0.0))
-    places = [zero + (1 - zero) * share for share in np.linspace(0, 1, 17)]
-    colors = [
-        (place, matplotlib.colormaps["magma"](share))
-        for place, share in zip(places, np.linspace(0, 1, 17), strict=True)
-    ]
-    if zero > 0:
-        colors = [
-            (0.0, _BELOW[0]),
-            (zero * 0.97, _BELOW[1]),
-            (zero * 0.985, colors[0][1]),
-            *colors,
-        ]  # zero itself is black
-    colors[-1] = (1.0, colors[-1][1])
-    return LinearSegmentedColormap.from_list("density", colors, N=512), norm
+    # Colour by colour: zero itself begins the colours above it, however little of the scale is below.
+    middles = (np.arange(_COLORS) + 0.5) / _COLORS
+    colors = matplotlib.colormaps["magma"](np.clip((middles - zero) / (1 - zero), 0, 1))
+    below = int(zero * _COLORS)
+    if below:
+        shades = LinearSegmentedColormap.from_list("below", _BELOW)
+        colors[:below] = shades(np.linspace(0, 1, below))
+    return ListedColormap(colors, "density"), norm
 
 
 def above(target: Array) -> Array:

@@ -233,6 +233,15 @@ def test_zero_is_black_and_what_is_below_is_not_on_the_scale_above() -> None:
     assert same(1.0)[:3] == pytest.approx(matplotlib.colormaps["magma"](1.0)[:3], abs=0.01)
 
 
+@pytest.mark.parametrize("least", [-1e-6, -1e-5, -2e-4, -1e-3, -0.004, -0.03, -0.2, -5.0])
+def test_zero_is_black_however_little_is_below(least: float) -> None:
+    """The scale ends at `least`; zero, and what is just above it, must not take the last colour below."""
+    cmap, norm = density_scale([np.array([[0.0, 0.2]])], [np.array([[least, 0.1]])])
+    for value in (0.0, 1e-9):
+        assert grey(cmap(float(norm(value)))) < 0.01
+    assert np.all(np.diff([grey(cmap(float(norm(value)))) for value in np.linspace(0, 0.2, 40)]) >= -0.01)
+
+
 @pytest.mark.parametrize(("low", "high"), [(-2.0, 2.0), (-0.5, 3.0), (0.0, 1.0)])
 def test_scales_are_signed_roots(low: float, high: float) -> None:
     norm = roots(low, high)
