@@ -222,7 +222,7 @@ def samples(prediction: Prediction, target: Target) -> list[Sample]:
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raises ValueError unless a loss's parameter is one of a few words."""
     if value not in allowed:
-        hint = suggestion(str(value)[:80], allowed)
+        hint = suggestion(str(value), allowed)
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {shortened(value)}.{hint}")
 
 

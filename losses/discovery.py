@@ -27,7 +27,7 @@ class UnknownNameError(ValueError):
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`" Did you mean pml?"`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word, list(known), cutoff=0.5)
+    near = difflib.get_close_matches(word[:_LONGEST], list(known), cutoff=0.5)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -41,9 +41,7 @@ def check_known(kind: str, word: str, known: Iterable[str]) -> None:
     """Raises `UnknownNameError` unless `word` is one of `known`."""
     known = list(known)
     if word not in known:
-        raise UnknownNameError(
-            f"unknown {kind} {shortened(word)}.{suggestion(word[:_LONGEST], known)} Known: {', '.join(known)}"
-        )
+        raise UnknownNameError(f"unknown {kind} {shortened(word)}.{suggestion(word, known)} Known: {', '.join(known)}")
 
 
 def check_params(owner: str, target: Callable[..., Any], params: Iterable[str], hidden: Collection[str] = ()) -> None:
@@ -51,7 +49,7 @@ def check_params(owner: str, target: Callable[..., Any], params: Iterable[str], 
     known = [name for name in parameters(target) if name not in hidden]
     for param in params:
         if param not in known:
-            hint = suggestion(param[:_LONGEST], known)
+            hint = suggestion(param, known)
             raise TypeError(f"{owner} has no parameter {shortened(param)}.{hint} Known: {', '.join(known)}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import linear_regression
 
 import pandas as pd
 
@@ -11,9 +13,9 @@ from reports.plots_speed import SCALES, scaling
 from reports.style import Look, Plot
 from reports.table import Cell, Column, Row, Table
 from reports.tables_places import file_name
-from results.speed import Cost, Speed, SpeedRow, exponent
+from results.speed import Cost, Speed, SpeedRow
 
-__all__ = ["exponents", "scaling_frame", "speed_part", "speed_table", "step_ms"]
+__all__ = ["exponent", "exponents", "scaling_frame", "speed_part", "speed_table", "step_ms"]
 
 _SCALING = "scaling"
 _LEAD = (
@@ -114,6 +116,13 @@ def exponents(speed: Speed, name: str = "speed_exponents") -> Table:
         speed.machine,
     )
     return Table(file_name(name), "How cost grows", "loss", tuple(columns), tuple(body), caption)
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | None:
+    """The power p of cost ~ size^p, by least squares on the logarithms; None with fewer than two sizes or a zero."""
+    if len(set(sizes)) < 2 or min(*sizes, *costs) <= 0:
+        return None
+    return linear_regression(*([math.log(each) for each in values] for values in (sizes, costs))).slope
 
 
 def scaling_frame(speed: Speed) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,12 +150,3 @@ def _read(path: Path) -> Speed:
         said = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
         found = f"{path} is no measurement of speed ({printable(said[:200])})"
         raise StoreError(f"{found}; delete it, and `benchmark speed` measures again") from error
-
-
-def exponent(sizes: list[float], costs: list[float]) -> float | None:
-    """The power p of cost ~ size^p, by least squares on the logarithms; None with fewer than two sizes or a zero."""
-    if len(set(sizes)) < 2 or min(*sizes, *costs) <= 0:
-        return None
-    x, y = ([math.log(each) for each in values] for values in (sizes, costs))
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)

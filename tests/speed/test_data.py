@@ -49,7 +49,6 @@ class Decoded(Prepared):
 
 @pytest.mark.parametrize("way", ["cache", "decoding"])
 def test_crops(benchmark, folder: Path, tmp_path_factory: pytest.TempPathFactory, way: str) -> None:  # type: ignore[no-untyped-def]
-    benchmark.group = f"256-px crops of {folder.name.rstrip('0123456789')}"
     benchmark.group = f"one 256-px crop of each image, {folder.name[:-1]}"
     prepared = prepare(data.build("folder", root=folder), "train", cache_dir=folder / "cache")
     images = prepared if way == "cache" else Decoded(prepared, folder)

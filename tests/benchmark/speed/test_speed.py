@@ -16,9 +16,9 @@ from benchmark.speed.measure import Job, measured, timed
 from benchmark.speed.probe import probe
 from benchmark.speed.workloads import WORKLOADS, Workload
 from reports import render
-from reports.speed import exponents, scaling_frame
+from reports.speed import exponent, exponents, scaling_frame
 from results.frames import StoreError
-from results.speed import Cost, Speed, SpeedRow, exponent, read_all, write
+from results.speed import Cost, Speed, SpeedRow, read_all, write
 
 SMALL = Workload(8, 5)
 
