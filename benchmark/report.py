@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.markup import escape
@@ -29,9 +29,6 @@ from results.spec import EvaluationSpec
 from results.speed import Speed, read_all
 from results.store import Store, StoreError
 
-if TYPE_CHECKING:
-    from reports.style import Plot
-
 __all__ = ["Found", "find", "localised_in", "measured_in", "report"]
 
 _PLACES: tuple[str, ...] = ("localizer", "localizer_label", "radius", "system", "scoring", "threshold_from")
@@ -40,8 +37,6 @@ _PLACES += ("localizer_version", "localisation_version")
 _SUFFIX = {"markdown": "md", "csv": "csv", "latex": "tex", "json": "json", "html": "html", "terminal": "txt"}
 _DRAWN = ("noise", "sparse_dense", "speed")
 """Parts that have figures and findings beside their tables."""
-_LISTED = 3
-"""Figures that are named when they are written; ours."""
 
 
 class Found(NamedTuple):
@@ -240,7 +235,7 @@ def _study(options: argparse.Namespace, found: Found) -> Part | None:
 
 def _save(options: argparse.Namespace, part: Part) -> None:
     """Writes figures and findings below --to, or says that it would; warnings go beside what is printed."""
-    from benchmark.report_noise import write_findings
+    from benchmark.report_files import write_figures, write_findings
 
     for warning in part.warnings:
         progress_console.print(f"[yellow]{escape(printable(warning))}[/]", soft_wrap=True)
@@ -248,20 +243,8 @@ def _save(options: argparse.Namespace, part: Part) -> None:
         said = "no figures written: --to FOLDER writes them, and the findings, there"
         progress_console.print(said, soft_wrap=True)
         return
-    _save_figures(options, part.plots)
+    write_figures(part.plots, options.to)
     write_findings(part, options.to)
-
-
-def _save_figures(options: argparse.Namespace, plots: Sequence[Plot]) -> None:
-    """Writes the figures that go with tables into `figures` below --to, and says so beside what is printed."""
-    from reports.plots import save
-
-    for plot in plots:
-        save(plot, options.to / "figures", ("png", "pdf", "svg"))
-    if plots:
-        names = ", ".join(plot.name for plot in plots[:_LISTED]) + (", ..." if len(plots) > _LISTED else "")
-        where = escape(f"{options.to / 'figures'} (png, pdf, svg, csv): {names}")
-        progress_console.print(f"{len(plots)} figures in {where}", soft_wrap=True)
 
 
 def _coverage(options: argparse.Namespace) -> int:

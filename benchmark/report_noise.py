@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
-from rich.markup import escape
 
-from benchmark.show import progress_console
 from reports.measured import Measured
 from reports.overview_noise import noisy
 from reports.page import Part, noted
 from reports.style import looks
 from reports.tables_noise import few_noises
 from reports.words import SPAN
-from results.atomic import printable, write_text
 
-__all__ = ["noise", "write_findings"]
-
-_WIDTH = 100
-"""Columns of the file of findings; ours."""
+__all__ = ["noise"]
 
 
 def noise(
@@ -45,23 +37,3 @@ def noise(
     if len(set(metrics)) > 1:
         part = part._replace(lead=[*part.lead, "Other metrics: see the tables."])
     return part
-
-
-def write_findings(part: Part, folder: Path) -> Path:
-    """Writes `findings.txt`: the findings, then each figure's name with its caption; says so on stderr.
-
-    Args:
-        part: What `noise` made.
-        folder: Where `figures` lies; made if it does not exist.
-
-    Returns:
-        The file.
-    """
-    paragraphs = [*part.lead, *part.warnings, *(f"{plot.name}: {plot.caption}" for plot in part.plots)]
-    wrapped = [
-        textwrap.fill(printable(text), _WIDTH, break_long_words=False, break_on_hyphens=False) for text in paragraphs
-    ]
-    path = folder / "findings.txt"
-    write_text(path, "\n\n".join(wrapped) + "\n")
-    progress_console.print(f"findings and captions in {escape(str(path))}", soft_wrap=True)
-    return path

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.report_noise import noise, write_findings
+from benchmark.report_files import write_findings
+from benchmark.report_noise import noise
 from tests.reports.fake_store import fake_store
 from tests.reports.test_tables import measured
 
