@@ -44,9 +44,11 @@ def chosen(options: argparse.Namespace) -> tuple[ModuleType, BaseModel]:
     try:
         return engine, engine.Options(**typed)
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = error.errors()
         word = str(first["loc"][0]).replace("_", "-")
-        raise PlanError(f"--{word}: {first['msg'][:1].lower()}{first['msg'][1:]}; found {first['input']!r}") from error
+        words = [other["ctx"]["expected"] for other in others if other["type"] == "literal_error"]
+        said = " or ".join([first["msg"][:1].lower() + first["msg"][1:], *words])
+        raise PlanError(f"--{word}: {said}; found {first['input']!r}") from error
 
 
 def devices_of(wanted: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["describe", "git_state", "peak_memory"]
+__all__ = ["describe", "device_memory", "git_state", "peak_memory"]
 
 LIBRARIES = ("torch", "torchvision", "timm", "mmengine", "numpy", "scipy", "pot", "pandas", "crowd-loss-benchmark")
 
@@ -53,6 +53,20 @@ def peak_memory(device: torch.device) -> dict[str, float | None]:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     accelerator = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     return {"peak_rss_mib": round(resident, 1), "peak_device_mib": accelerator}
+
+
+def device_memory(device: torch.device) -> dict[str, float] | None:
+    """The memory of an accelerator, MiB, so that whoever deals runs out to it knows how many fit; None for a CPU.
+
+    Returns:
+        `total` and `free` of the device, `held` and `peak` by the allocator of this process, now and at its highest.
+    """
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    held, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+    found = {"total": total, "free": free, "held": held, "peak": peak}
+    return {name: size / 2**20 for name, size in found.items()}
 
 
 def _git(folder: Path, *arguments: str) -> str:

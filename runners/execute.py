@@ -28,7 +28,17 @@ from results.store import RunFolder, Store, read_history
 from runners import build, ranks, weights
 from runners.counter import Counter, NonFiniteLossError, evaluate
 from runners.environment import describe, git_state, peak_memory
-from runners.hooks import Checkpoint, History, KeepWeights, Progress, Report, Resume, TakenOverError, ValidationLoop
+from runners.hooks import (
+    Checkpoint,
+    History,
+    KeepWeights,
+    Progress,
+    Report,
+    Resume,
+    TakenOverError,
+    ValidationLoop,
+    tell_memory,
+)
 from runners.job import TRACKERS, Job
 from runners.metrics.counting import constant, summary
 
@@ -51,7 +61,7 @@ def execute(job: Job, report: Report) -> bool:
     Args:
         job: What to do. A finished run is only measured where an evaluation is missing.
         report: Receives the progress as small dictionaries with a key `event`: held (by another process: nothing was
-            done), step, epoch, evaluate, done, failed.
+            done), step, epoch, evaluate, memory, done, failed (with `out_of_memory`, if it was that).
 
     Returns:
         Whether the run and all its evaluations are there at the end.
@@ -86,7 +96,7 @@ def execute(job: Job, report: Report) -> bool:
                     epoch=max((row["epoch"] for row in read_history(folder.history_file)), default=0),
                 )
             )
-        report({"event": "failed", "reason": reason})
+        report({"event": "failed", "reason": reason, "out_of_memory": _out_of_memory(error)})
         return False
     finally:
         folder.claims.release()
@@ -145,7 +155,8 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
     keeper = KeepWeights(recipe, folder, selections)
     resume = Resume(folder, keeper)
     report({"event": "step", "step": 0, "steps": recipe.epochs * len(data.train)})
-    hooks = [resume, keeper, History(recipe, folder), Checkpoint(recipe, folder, keeper), Progress(recipe, report)]
+    progress = Progress(recipe, report, device)
+    hooks = [resume, keeper, History(recipe, folder), Checkpoint(recipe, folder, keeper), progress]
     validation = {
         "val_dataloader": data.val,
         "val_cfg": {"type": ValidationLoop, "oracle": data.test if "test_oracle" in selections else None},
@@ -262,6 +273,7 @@ def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | 
             ),
             images,
         )
+    tell_memory(report, torch.device(place.device), settled=True)
     if places:
         _localise(folder, model, record, data, places, report)
 
@@ -321,9 +333,17 @@ def _trackers(name: str | None) -> list[dict[str, str]]:
 def _reason(error: BaseException) -> str:
     """One line for people; the exception's name where its text alone would not tell."""
     text = " ".join(str(error).split()) or "no message"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if _out_of_memory(error):
         return f"out of memory: {text}; lower --batch-size or --crop"
     return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch has an exception for its own allocator, CUDA's libraries only say so."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "alloc_failed" in said)
 
 
 def _now() -> str:

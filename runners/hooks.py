@@ -24,10 +24,21 @@ from results.spec import Recipe, Selection
 from results.store import RunFolder, StoreError
 from runners import checkpoints, weights
 from runners.counter import NonFiniteLossError, evaluate
+from runners.environment import device_memory
 from runners.metrics.counting import summary
 from runners.ranks import unwrapped
 
-__all__ = ["Checkpoint", "EpochEnd", "History", "KeepWeights", "Progress", "Resume", "TakenOverError", "ValidationLoop"]
+__all__ = [
+    "Checkpoint",
+    "EpochEnd",
+    "History",
+    "KeepWeights",
+    "Progress",
+    "Resume",
+    "TakenOverError",
+    "ValidationLoop",
+    "tell_memory",
+]
 
 
 class TakenOverError(RuntimeError):
@@ -273,16 +284,34 @@ class Resume(Hook):
         return True
 
 
+def tell_memory(report: Report, device: torch.device, *, settled: bool) -> None:
+    """Reports the memory of an accelerator as event `memory`, by which an engine knows how many runs fit.
+
+    Args:
+        report: Receives the event.
+        device: The accelerator; nothing is reported of a CPU.
+        settled: Whether training and evaluation have had their highest.
+    """
+    memory = device_memory(device)
+    if memory is not None:
+        report({"event": "memory", "settled": settled} | memory)
+
+
 class Progress(EpochEnd):
-    """Says how far the run is, a few times a second."""
+    """Says how far the run is, a few times a second, and after each epoch what memory it takes on an accelerator."""
 
     priority = "LOWEST"
     interval = 0.25
 
-    def __init__(self, recipe: Recipe, report: Report) -> None:
+    def __init__(self, recipe: Recipe, report: Report, device: torch.device) -> None:
         super().__init__(recipe)
         self.report = report
+        self.device = device
         self._last = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Reports the memory before the first step."""
+        tell_memory(self.report, self.device, settled=False)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Reports the share of all steps done."""
@@ -292,7 +321,9 @@ class Progress(EpochEnd):
             self.report({"event": "step", "step": runner.iter + 1, "steps": runner.max_iters})
 
     def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
-        """Reports the epoch's validation."""
+        """Reports the epoch's validation, and the memory: training and validation have had their highest."""
+        if metrics:
+            tell_memory(self.report, self.device, settled=True)
         shown = {name: metrics[name] for name in ("val_mae", "val_rmse") if name in metrics}
         step = epoch * len(runner.train_dataloader)
         self.report(

@@ -83,8 +83,10 @@ def add_run(commands: Commands) -> None:
             run.add_argument("--json", action="store_true", help="for machines")
             continue
         here.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-        here.add_argument("-j", "--jobs", type=int, help="runs at once (default: one a core, or one a GPU)")
-        here.add_argument("--runs-per-gpu", type=int, metavar="N", help="runs that share a GPU (default: 1)")
+        here.add_argument("-j", "--jobs", type=int, help="runs at once (default: one a core, or --runs-per-gpu)")
+        here.add_argument(
+            "--runs-per-gpu", metavar="N", help="that share a GPU; auto (default): as its memory allows. Ray: 1"
+        )
         here.add_argument(
             "--ranks", type=int, default=1, metavar="N",
             help="processes that share each run's batches, a GPU each (DistributedDataParallel; default: 1)",

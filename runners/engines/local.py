@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -23,9 +23,11 @@ from runners.engines.process import (
     interruptible,
     keep_failure,
     placed,
+    reserved,
     start,
     stop,
 )
+from runners.engines.room import Room
 from runners.job import Job
 
 __all__ = ["Options", "check", "run_jobs"]
@@ -36,31 +38,25 @@ class Options(BaseModel):
 
     Attributes:
         devices: The devices that runs are dealt out to: cpu, or cuda:0, cuda:1, ...
-        jobs: Runs at once; None for one a core, or `runs_per_gpu` for each GPU.
-        runs_per_gpu: How many runs share a GPU. Their memory is not watched: a run that finds none left fails.
+        jobs: Runs at once; None for as many as there is room for.
+        runs_per_gpu: How many runs share a GPU. `auto`: as many as its memory and the cores have room for, see
+            `runners.engines.room`. A run that finds no memory beside others goes again, alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     devices: tuple[str, ...] = Field(default=("cpu",), min_length=1)
     jobs: PositiveInt | None = None
-    runs_per_gpu: PositiveInt = 1
+    runs_per_gpu: PositiveInt | Literal["auto"] = "auto"
 
 
 class _Waiting(NamedTuple):
-    """A job that is to be started, not before a time of the monotonic clock."""
+    """A job that is to be started, not before a time of the monotonic clock, perhaps on a device of its own."""
 
     index: int
     job: Job
     after: float = 0.0
-
-
-class _Running(NamedTuple):
-    """A started job: its index, its process and its slot."""
-
-    index: int
-    process: subprocess.Popen[str]
-    slot: int
+    alone: bool = False
 
 
 def check(options: Options) -> None:
@@ -82,69 +78,80 @@ def run_jobs(jobs: Sequence[Job], options: Options, on_event: OnEvent) -> None:
     Raises:
         KeyboardInterrupt: After all processes were stopped; what they had saved is kept.
     """
-    slots = _slots(jobs, options)
-    if min(len(jobs), len(slots)) > 1:
+    room, most = _room(jobs, options)
+    if min(len(jobs), most) > 1:
         _warm_up()
     events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     waiting = [_Waiting(index, job) for index, job in enumerate(jobs)]
-    free = list(range(len(slots)))
-    running: dict[int, _Running] = {}
-    told: dict[int, str] = {}
+    running: dict[int, subprocess.Popen[str]] = {}
+    told: dict[int, dict[str, Any]] = {}
     with interruptible(), _stopped_at_end(running):
         while waiting or running:
-            while free and (due := _due(waiting, on_event)) is not None:
-                slot = free.pop(0)
-                process = start(placed(due.job, slots[slot]), due.index, events)
-                running[due.index] = _Running(due.index, process, slot)
-                on_event(due.index, {"event": "start"})
+            while len(running) < most and (due := _due(waiting, room, on_event)) is not None:
+                job, device = due
+                running[job.index] = start(placed(job.job, device), job.index, events)
+                on_event(job.index, {"event": "start"})
             try:
                 index, event = events.get(timeout=0.5)
             except queue.Empty:
                 on_event(-1, {"event": "idle"})
                 continue
             if event is not None:
-                if event["event"] in ENDS:
-                    told[index] = event["event"]
-                on_event(index, event)
+                if event["event"] == "memory":
+                    room.learn(index, event)
+                elif event["event"] in ENDS:
+                    told[index] = event
+                else:
+                    on_event(index, event)
                 continue
-            ended = running.pop(index)
-            free.append(ended.slot)
-            status = ended.process.wait()
+            status = running.pop(index).wait()
+            shared = room.leave(index)
             last = told.pop(index, None)
-            if last == "held":
-                waiting.append(_Waiting(index, jobs[index], time.monotonic() + PATIENCE))
             if last is None:  # the worker could not say, let alone write, how it ended
-                reason = death(status)
-                keep_failure(jobs[index], reason)
-                on_event(index, {"event": "failed", "reason": reason})
+                last = {"event": "failed", "reason": death(status)}
+                keep_failure(jobs[index], last["reason"])
+            if shared and last.get("out_of_memory"):  # its checkpoints are kept, and the others go first
+                waiting.append(_Waiting(index, jobs[index].model_copy(update={"resume": True}), alone=True))
+                last = {"event": "again", "reason": "alone, after the others: the GPU had too little memory for both"}
+            elif last["event"] == "held":
+                waiting.append(_Waiting(index, jobs[index], time.monotonic() + PATIENCE))
+            on_event(index, last)
 
 
-def _slots(jobs: Sequence[Job], options: Options) -> list[str]:
-    """The first device of each run that may go at once; a run of several ranks has the next ones as well.
+def _room(jobs: Sequence[Job], options: Options) -> tuple[Room, int]:
+    """The devices with their room, and how many runs may go at once; a run of several ranks has the next ones as well.
 
     Raises:
         EngineError: If there are fewer GPUs than ranks.
     """
     ranks, threads = (max(getattr(job.place, name) for job in jobs) for name in ("ranks", "threads"))
     if options.devices[0] == "cpu":
-        first, room = options.devices, max(1, cores() // (threads * ranks))
+        each = max(1, cores() // (threads * ranks))
+        return Room(options.devices, options.jobs or each, by_memory=False), options.jobs or each
+    first = options.devices[: len(options.devices) // ranks * ranks : ranks]
+    if not first:
+        raise EngineError(f"--ranks {ranks} needs {ranks} GPUs; here are {', '.join(options.devices)}")
+    by_memory = options.runs_per_gpu == "auto" and ranks == 1
+    if options.runs_per_gpu != "auto":
+        each = options.runs_per_gpu
     else:
-        first = options.devices[: len(options.devices) // ranks * ranks : ranks]
-        room = len(first) * options.runs_per_gpu
-        if not first:
-            raise EngineError(f"--ranks {ranks} needs {ranks} GPUs; here are {', '.join(options.devices)}")
-    return [first[slot % len(first)] for slot in range(min(options.jobs or room, len(jobs)))]
+        each = max(1, cores() // max(reserved(placed(job, first[0])) for job in jobs) // len(first)) if by_memory else 1
+    return Room(first, each, by_memory=by_memory), options.jobs or each * len(first)
 
 
-def _due(waiting: list[_Waiting], on_event: OnEvent) -> _Waiting | None:
-    """Takes the first job out of the list that may start now; tells of those that are held elsewhere."""
+def _due(waiting: list[_Waiting], room: Room, on_event: OnEvent) -> tuple[_Waiting, str] | None:
+    """Takes the first job out of the list that may start now, and its device; tells of those held elsewhere."""
+    found = {alone: room.find(alone=alone) for alone in {item.alone for item in waiting}}
     for place, item in enumerate(waiting):
-        if item.after <= time.monotonic():
-            holder = Store(item.job.output).run(item.job.spec.run_id).claims.holder()
-            if holder is None:
-                return waiting.pop(place)
-            waiting[place] = item._replace(after=time.monotonic() + PATIENCE)
-            on_event(item.index, {"event": "held", "holder": str(holder)})
+        device = found[item.alone]
+        if device is None or item.after > time.monotonic():
+            continue
+        holder = Store(item.job.output).run(item.job.spec.run_id).claims.holder()
+        if holder is None:
+            room.enter(item.index, device, alone=item.alone)
+            return waiting.pop(place), device
+        waiting[place] = item._replace(after=time.monotonic() + PATIENCE)
+        on_event(item.index, {"event": "held", "holder": str(holder)})
     return None
 
 
@@ -158,9 +165,9 @@ def _warm_up() -> None:
 
 
 @contextmanager
-def _stopped_at_end(running: dict[int, _Running]) -> Iterator[None]:
+def _stopped_at_end(running: dict[int, subprocess.Popen[str]]) -> Iterator[None]:
     """Stops what still runs when the block is left."""
     try:
         yield
     finally:
-        stop(job.process for job in running.values())
+        stop(running.values())

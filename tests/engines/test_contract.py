@@ -17,7 +17,7 @@ from benchmark.cli import main
 from results.claims import LEASE, Owner, document
 from results.store import RunFolder, Store
 from runners import engines
-from runners.engines import EngineError, local, parcels, process, slurm
+from runners.engines import EngineError, parcels, process, slurm
 from runners.engines.process import Carrier, afresh
 from tests.engines.study import jobs
 
@@ -69,6 +69,8 @@ def test_a_missing_extra_is_named_before_anything_is_planned(
         (["--slurm-time", "60"], "--slurm-time is for --engine slurm"),
         (["--engine", "slurm", "--runs-per-gpu", "2"], "--runs-per-gpu is for --engine local"),
         (["--jobs", "0"], "--jobs: input should be greater than 0; found 0"),
+        (["--runs-per-gpu", "0"], "--runs-per-gpu: input should be greater than 0 or 'auto'; found '0'"),
+        (["--runs-per-gpu", "many"], "unable to parse string as an integer or 'auto'; found 'many'"),
         (["--engine", "ray", "--device", "cuda:1"], "chooses the GPUs itself"),
         (["--engine", "ray", "--ray-address", "ray://head:10001"], "on a node of the cluster"),
         (["--engine", "slurm", "--slurm-time", "1"], "at least 5 minutes"),
@@ -91,29 +93,6 @@ def test_slurm_wants_its_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match="not found: sbatch, srun, squeue"):
         slurm.check(slurm.Options())
-
-
-@pytest.mark.parametrize(
-    ("options", "ranks", "expected"),
-    [
-        ({"devices": ("cuda:0", "cuda:1")}, 1, ["cuda:0", "cuda:1"]),
-        ({"devices": ("cuda:0", "cuda:1"), "runs_per_gpu": 2}, 1, ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),
-        ({"devices": ("cuda:0", "cuda:1"), "runs_per_gpu": 2, "jobs": 3}, 1, ["cuda:0", "cuda:1", "cuda:0"]),
-        ({"devices": ("cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4")}, 2, ["cuda:0", "cuda:2"]),
-        ({"devices": ("cpu",), "jobs": 9}, 1, ["cpu"] * 6),
-    ],
-)
-def test_slots_of_this_machine(options: dict[str, Any], ranks: int, expected: list[str], tmp_path: Path) -> None:
-    two = jobs(tmp_path, "runs", losses=("pml", "l2"))
-    six = [job.model_copy(update={"place": job.place.model_copy(update={"ranks": ranks})}) for job in 3 * two]
-    assert local._slots(six, local.Options(**options)) == expected
-
-
-def test_more_ranks_than_gpus_are_refused(tmp_path: Path) -> None:
-    (job,) = jobs(tmp_path, "runs", losses=("pml",))
-    job = job.model_copy(update={"place": job.place.model_copy(update={"ranks": 2})})
-    with pytest.raises(EngineError, match="--ranks 2 needs 2 GPUs; here are cuda:0"):
-        local._slots([job], local.Options(devices=("cuda:0",)))
 
 
 WORKERS = {
