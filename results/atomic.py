@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["digest", "printable", "publish", "replacing", "write_text"]
+__all__ = ["digest", "flush", "printable", "publish", "replacing", "write_text"]
 
 
 @contextmanager
@@ -26,10 +26,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Gives a whole file its name, replacing what had it: on disk before it can be seen, and there to stay."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
+    flush(temporary)
     temporary.replace(path)
     _sync_folder(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Waits until the content of a file is on disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def digest(path: Path) -> str:

@@ -3,7 +3,9 @@
 A prepared split is a folder `<cache>/prepared/<dataset>-<split>-<key>` with `images.npy` (all pixels in a row),
 `points.npy`, `boxes.npy` and `meta.json`. The key is a hash of the content of the split's files, the resize rule,
 Pillow's version (its decoders differ) and this module's: whatever changes, another folder is made. A folder appears
-under its name only when complete. Any of them may be deleted at any time; it is made again when needed.
+under its name only when complete and on disk. `meta.json` has check sums (CRC-32) of itself, the tables and each image:
+the former are checked when a folder is opened, an image when a process first looks at it, since that reads all of it.
+What is damaged is made again. Any folder may be deleted at any time.
 
 The cache lies in `cache_dir`, else in the environment's CROWD_CACHE, else in ~/.cache/crowd-benchmark.
 """
@@ -17,6 +19,7 @@ import json
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from results.atomic import flush
 from runners.data.datasets.base import Annotation, CrowdDataset
 from runners.data.noise import clip
 from runners.data.places import cache_folder
@@ -63,6 +67,8 @@ class Prepared:
         self.sizes: tuple[tuple[int, int], ...] = tuple((h, w) for h, w in meta["sizes"])
         self.outside: int = meta["outside"]
         """How many annotated points lay outside their image and were left out."""
+        self._sums: list[int] = meta["sums"]
+        self._checked: set[int] = set()
         self._points, self._boxes = points, boxes
         self._rows = np.cumsum([0, *meta["counts"]])
         self._starts = np.cumsum([0, *(3 * h * w for h, w in self.sizes)])
@@ -82,12 +88,31 @@ class Prepared:
         return np.diff(self._rows)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """RGB, uint8 [H, W, 3]: a read-only view; only the pixels that are looked at are read from disk."""
+        """RGB, uint8 [H, W, 3]: a read-only view; after the first time only the pixels looked at are read from disk.
+
+        Raises:
+            DataError: If the image on disk is not the one that was prepared.
+        """
         if self._pixels is None:
             assert self.folder is not None
             self._pixels = np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
         start, stop = self._starts[index], self._starts[index + 1]
-        return self._pixels[start:stop].reshape(*self.sizes[index], 3).view(np.ndarray)
+        flat = self._pixels[start:stop]
+        if self.folder is not None and index not in self._checked:
+            self._check(index, flat)
+        return flat.reshape(*self.sizes[index], 3).view(np.ndarray)
+
+    def _check(self, index: int, flat: NDArray[np.uint8]) -> None:
+        """Compares an image with its check sum; a damaged folder is given up, so that the next start makes it again."""
+        assert self.folder is not None
+        if zlib.crc32(flat) != self._sums[index]:
+            with contextlib.suppress(OSError):
+                (self.folder / "meta.json").unlink()
+            raise DataError(
+                f"{self.folder}: the prepared image {self.ids[index]} is damaged on disk; start again, with "
+                "--retry-failed: the images will be prepared anew"
+            )
+        self._checked.add(index)
 
     def points(self, index: int) -> NDArray[np.float64]:
         """Heads inside the image as (x, y), pixels of `image`, [n, 2]."""
@@ -191,13 +216,14 @@ def _build(dataset: CrowdDataset, split: str, folder: Path | None, progress: Pro
     sizes = [dataset.prepared_size(*size) for size in stored]
     total = sum(3 * h * w for h, w in sizes)
     pixels = np.empty(total, dtype=np.uint8) if folder is None else _new_map(folder, total)
-    annotations, outside, start = [], 0, 0
+    annotations, sums, outside, start = [], [], 0, 0
     for done, (entry, old, new) in enumerate(zip(entries, stored, sizes, strict=True), start=1):
         annotation = dataset.read_annotation(entry)
         annotations.append(fit_annotation(annotation, old, new))
         outside += len(annotation.points) - len(annotations[-1].points)
         image = resize_image(dataset.read_image(entry), new)
         pixels[start : start + image.size] = image.reshape(-1)
+        sums.append(zlib.crc32(np.ascontiguousarray(image)))
         start += image.size
         if progress is not None:
             progress(done, len(entries))
@@ -208,6 +234,7 @@ def _build(dataset: CrowdDataset, split: str, folder: Path | None, progress: Pro
         "sizes": sizes,
         "counts": [len(a.points) for a in annotations],
         "outside": outside,
+        "sums": sums,
     }
     points = np.concatenate([np.zeros((0, 2)), *(a.points for a in annotations)])
     boxes = _joined_boxes(annotations)
@@ -216,8 +243,17 @@ def _build(dataset: CrowdDataset, split: str, folder: Path | None, progress: Pro
         np.save(folder / "points.npy", points, allow_pickle=False)
         if boxes is not None:
             np.save(folder / "boxes.npy", boxes, allow_pickle=False)
-        (folder / "meta.json").write_text(json.dumps(meta))
+        content = json.dumps(meta)
+        (folder / "meta.json").write_text(json.dumps({"sum": _sum_of(content, points, boxes), "content": content}))
+        for path in folder.iterdir():
+            flush(path)  # on disk before the folder gets its name
     return Prepared(meta, points, boxes, pixels)
+
+
+def _sum_of(content: str, points: NDArray[np.float64], boxes: NDArray[np.float64] | None) -> int:
+    """Check sum of the description and the tables."""
+    found = zlib.crc32(np.ascontiguousarray(points), zlib.crc32(content.encode()))
+    return found if boxes is None else zlib.crc32(np.ascontiguousarray(boxes), found)
 
 
 def _new_map(folder: Path, total: int) -> NDArray[np.uint8]:
@@ -257,15 +293,17 @@ def _install(dataset: CrowdDataset, split: str, folder: Path, progress: Progress
 def _open(folder: Path) -> Prepared | None:
     """The prepared split in `folder`, or None if there is none or it is damaged."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        whole = json.loads((folder / "meta.json").read_text())
+        meta = json.loads(whole["content"])
         points = np.load(folder / "points.npy", allow_pickle=False)
         boxes = np.load(folder / "boxes.npy", allow_pickle=False) if (folder / "boxes.npy").exists() else None
+        if whole["sum"] != _sum_of(whole["content"], points, boxes):
+            return None
         prepared = Prepared(meta, points, boxes, folder)
         pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
-    whole = pixels.shape == (prepared._starts[-1],) and len(points) == prepared._rows[-1]
-    return prepared if whole and (boxes is None or len(boxes) == len(points)) else None
+    return prepared if pixels.shape == (prepared._starts[-1],) else None
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -55,6 +55,8 @@ class DataError(ValueError):
     """A file of a dataset is missing, damaged, or says something impossible. One printable line that names the file."""
 
     def __init__(self, message: str) -> None:
+        # An error of a data-loading process comes back with the whole traceback for its message.
+        message = message.rpartition(f"{__name__}.DataError: ")[2]
         super().__init__(printable(message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…"))
 
 

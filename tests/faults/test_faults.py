@@ -1,6 +1,7 @@
 """Whatever happens to a run, the one that is finished in the end has the bits of one that nothing happened to.
 
-`pytest tests/faults --fault-trials 300 -s` makes more trials than the suite's few, and prints what happened in each.
+`pytest tests/faults --fault-trials 300 -s` makes more trials than the suite's few, prints what happened in each, and in
+the end a table of the losses.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +56,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("number", range(count))
 
 
-def test_a_disturbed_run_ends_with_the_same_bits(number: int, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_disturbed_run_ends_with_the_same_bits(
+    number: int, undisturbed: Undisturbed, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     rng = random.Random(f"fault trial {number}")
     names = losses.names()
     loss, workers = names[number % len(names)], int(rng.random() < 0.25)
@@ -65,7 +69,9 @@ def test_a_disturbed_run_ends_with_the_same_bits(number: int, undisturbed: Undis
     job = make_job(data, tmp_path / "runs", loss, workers)
     attacked = trial.Trial(job, trial.folder_of(job), seconds, rng, data)
     told = [rng.choice(trial.FAULTS)(attacked) for _ in range(rng.randint(1, 3))]
-    print(f"\ntrial {number}, {loss}, {workers} workers: {'; '.join(told)}")
+    record_property("loss", loss)
+    record_property("faults", Counter(kind for each in told for kind in each.kinds))
+    print(f"\ntrial {number}, {loss}, {workers} workers: {'; '.join(each.line for each in told)}")
     assert trial.finish(job) == 1, told
     assert trial.differences(attacked.folder, trial.folder_of(calm)) == [], told
     left = [path.name for path in attacked.folder.path.rglob("*.pth")]

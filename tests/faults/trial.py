@@ -48,6 +48,13 @@ def _execute(job: Job, limit: int | None) -> None:
     os._exit(0 if execute(job, lambda event: None) else 1)
 
 
+class Told(NamedTuple):
+    """What happened: kinds for counting, and a line for reading."""
+
+    kinds: tuple[str, ...]
+    line: str
+
+
 class Trial(NamedTuple):
     """A run under attack.
 
@@ -66,16 +73,16 @@ class Trial(NamedTuple):
     data: Path
 
 
-def kill(trial: Trial) -> str:
+def kill(trial: Trial) -> Told:
     """SIGKILL at any moment."""
     process, after = start(trial.job), trial.rng.uniform(0, 1.1 * trial.seconds)
     process.join(after)
     process.kill()
     process.join()
-    return f"killed after {after:.2f} s"
+    return Told(("killed",), f"killed after {after:.2f} s")
 
 
-def tear(trial: Trial) -> str:
+def tear(trial: Trial) -> Told:
     """SIGKILL, then a file of the unfinished run is cut, emptied, or has a bit flipped."""
     said = kill(trial)
     if trial.folder.state() == "done":
@@ -83,28 +90,34 @@ def tear(trial: Trial) -> str:
     files = sorted(path for path in trial.folder.path.rglob("*") if path.is_file() and path.stat().st_size)
     if not files:
         return said
-    victim, data = trial.rng.choice(files), bytearray()
-    data[:] = victim.read_bytes()
-    how = trial.rng.choice(("cut", "emptied", "flipped"))
+    victim = trial.rng.choice(files)
+    how = _damage(victim, trial.rng)
+    return Told(("killed", "file damaged"), f"{said.line}, {victim.relative_to(trial.folder.path)} {how}")
+
+
+def _damage(victim: Path, rng: random.Random) -> str:
+    """Cuts or empties a file, or flips one bit of it."""
+    data = bytearray(victim.read_bytes())
+    how = rng.choice(("cut", "emptied", "flipped"))
     if how == "cut":
-        data = data[: trial.rng.randrange(len(data))]
+        data = data[: rng.randrange(len(data))]
     elif how == "emptied":
         data = bytearray()
     else:
-        data[trial.rng.randrange(len(data))] ^= 1 << trial.rng.randrange(8)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     victim.write_bytes(data)
-    return f"{said}, {victim.relative_to(trial.folder.path)} {how}"
+    return how
 
 
-def fill(trial: Trial) -> str:
+def fill(trial: Trial) -> Told:
     """Files cannot grow beyond a random size."""
     limit = int(10 ** trial.rng.uniform(1, 6))
     process = start(trial.job, limit)
     process.join()
-    return f"disk full at {limit} bytes, exit status {process.exitcode}"
+    return Told(("disk full",), f"disk full at {limit} bytes, exit status {process.exitcode}")
 
 
-def corrupt(trial: Trial) -> str:
+def corrupt(trial: Trial) -> Told:
     """An image or an annotation is broken for the time of one attempt."""
     files = sorted(path for path in trial.data.rglob("*") if path.is_file())
     victim = trial.rng.choice(files)
@@ -115,10 +128,25 @@ def corrupt(trial: Trial) -> str:
         process.join()
     finally:
         victim.write_bytes(whole)
-    return f"{victim.name} cut, exit status {process.exitcode}"
+    return Told(("data broken",), f"{victim.name} cut, exit status {process.exitcode}")
 
 
-def contend(trial: Trial) -> str:
+def spoil(trial: Trial) -> Told:
+    """SIGKILL, then a file of the prepared images is damaged; the attempt after that notices, or makes it again."""
+    said = kill(trial)
+    assert trial.job.place.cache_dir is not None
+    files = sorted(path for path in trial.job.place.cache_dir.rglob("*") if path.is_file() and path.stat().st_size)
+    if not files:
+        return said
+    victim = trial.rng.choice(files)
+    how = _damage(victim, trial.rng)
+    process = start(trial.job)
+    process.join()
+    line = f"{said.line}, prepared {victim.parent.name}/{victim.name} {how}, exit status {process.exitcode}"
+    return Told(("killed", "cache spoilt"), line)
+
+
+def contend(trial: Trial) -> Told:
     """Two processes want the run at once; one of them may be killed."""
     pair = [start(trial.job), start(trial.job)]
     if trial.rng.random() < 0.5:
@@ -126,10 +154,10 @@ def contend(trial: Trial) -> str:
         trial.rng.choice(pair).kill()
     for process in pair:
         process.join()
-    return f"two at once, exit status {pair[0].exitcode} and {pair[1].exitcode}"
+    return Told(("two at once",), f"two at once, exit status {pair[0].exitcode} and {pair[1].exitcode}")
 
 
-FAULTS: tuple[Callable[[Trial], str], ...] = (kill, kill, tear, tear, fill, corrupt, contend)
+FAULTS: tuple[Callable[[Trial], Told], ...] = (kill, kill, tear, tear, fill, corrupt, spoil, contend)
 """What may happen, the likelier the more often it stands here."""
 
 

@@ -17,8 +17,10 @@ from PIL import Image
 from runners import data
 from runners.data import cache
 from runners.data.datasets.base import Annotation, CrowdDataset, Entry
+from runners.data.loader import evaluation_loader
 from runners.data.noise import BORDER
 from runners.data.reading import DataError
+from runners.data.transforms import WholeImages
 from tests.runners import fake_datasets as fake
 
 COUNTS = [5, 0, 40, 3, 12, 7]
@@ -244,4 +246,60 @@ def test_datasets_made_on_the_fly_leave_nothing_on_disk(tmp_path: Path) -> None:
 def test_meta_is_plain_json(root: Path, cached: Path) -> None:
     cache.prepare(build(root), "test")
     (meta,) = cached.glob("*/meta.json")
-    assert json.loads(meta.read_text())["counts"] == COUNTS
+    assert json.loads(json.loads(meta.read_text())["content"])["counts"] == COUNTS
+
+
+def flip(path: Path, place: int) -> None:
+    """Flips one bit, as a bad disk or a loss of power may: the size is right, the file can be read."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("file", "place"), [("points.npy", -3), ("meta.json", 60), ("meta.json", 9), ("boxes.npy", -9)]
+)
+def test_a_flipped_bit_in_a_table_makes_the_folder_again(tmp_path: Path, cached: Path, file: str, place: int) -> None:
+    fake.write_image(tmp_path / "own" / "test" / "a.png")
+    (tmp_path / "own" / "test" / "a.json").write_text('{"points": [[10, 9]], "boxes": [[8, 6, 12, 12]]}')
+    fake.write_image(tmp_path / "own" / "train" / "c.png")
+    (tmp_path / "own" / "train" / "c.json").write_text("[]")
+    dataset = data.build("folder", tmp_path / "own")
+    cache.prepare(dataset, "test")
+    (path,) = cached.glob(f"*/{file}")
+    flip(path, place)
+    prepared = cache.prepare(dataset, "test")
+    np.testing.assert_array_equal(prepared.points(0), [[10, 9]])
+    np.testing.assert_array_equal(prepared.boxes(0), [[8, 6, 12, 12]])
+    assert prepared.ids == ("a",)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "zeros"])
+def test_a_damaged_image_is_refused_and_made_again_at_the_next_start(root: Path, cached: Path, damage: str) -> None:
+    """Zeros are what a page holds that was never written when the power failed."""
+    good = cache.prepare(build(root), "test")
+    expected = good.image(2).copy()
+    (path,) = cached.glob("*/images.npy")
+    if damage == "flipped":
+        flip(path, len(path.read_bytes()) - good._starts[-1] + good._starts[2] + 77)
+    else:
+        pixels = np.load(path, mmap_mode="r+")
+        pixels[good._starts[2] : good._starts[3]] = 0
+        pixels.flush()
+    opened = cache.prepare(build(root), "test")
+    opened.image(1)
+    with pytest.raises(DataError, match=r"the prepared image IMG_3 is damaged on disk; start again, with --retry"):
+        opened.image(2)
+    np.testing.assert_array_equal(cache.prepare(build(root), "test").image(2), expected)
+
+
+def test_a_data_loading_process_says_the_same_of_a_damaged_image(root: Path, cached: Path) -> None:
+    good = cache.prepare(build(root), "test")
+    (path,) = cached.glob("*/images.npy")
+    flip(path, len(path.read_bytes()) - good._starts[-1] + good._starts[2] + 77)
+    opened = cache.prepare(build(root), "test")
+    loader = evaluation_loader(WholeImages(opened, multiple=8), workers=1)
+    with pytest.raises(DataError) as refused:
+        list(loader)
+    assert str(refused.value).startswith(str(opened.folder))
+    assert "IMG_3 is damaged" in str(refused.value)
