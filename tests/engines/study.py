@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -14,6 +15,7 @@ from benchmark.plan import Planned, plan
 from benchmark.study import validated
 from results.spec import EvaluationSpec
 from results.store import Store
+from runners.engines import local
 from runners.job import Job, Place
 from tests.runners.crowd_folder import crowd_folder
 
@@ -76,6 +78,24 @@ def same_runs(ours: Sequence[Job], theirs: Sequence[Job]) -> None:
         pd.testing.assert_frame_equal(
             a.history().drop(columns="seconds"), b.history().drop(columns="seconds"), check_exact=True
         )
+
+
+def left_halfway(jobs: Sequence[Job]) -> list[Path]:
+    """Interrupted runs of local processes; a file in each that goes only when they start afresh."""
+    reached: dict[int, int] = {}
+
+    def interrupt(index: int, event: dict[str, Any]) -> None:
+        reached[index] = max(reached.get(index, 0), event.get("epoch", 0))
+        if all(reached.get(each, 0) >= 2 for each in range(len(jobs))):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.run_jobs(jobs, local.Options(jobs=len(jobs)), Told(interrupt))
+    assert all(checkpoints(job) for job in jobs)
+    left = [Store(job.output).run(job.spec.run_id).work / "left.txt" for job in jobs]
+    for path in left:
+        path.write_text("of the first attempt")
+    return left
 
 
 def resumed_from(job: Job) -> int:

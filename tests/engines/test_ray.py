@@ -12,7 +12,7 @@ from results.store import Store
 from runners.engines import EngineError, local
 from runners.engines import ray as engine
 from runners.job import Job
-from tests.engines.study import Told, checkpoints, jobs, resumed_from, same_runs
+from tests.engines.study import Told, checkpoints, jobs, left_halfway, resumed_from, same_runs
 
 pytest.importorskip("ray", reason="needs Ray: pip install 'crowd-loss-benchmark[ray]'")
 pytestmark = pytest.mark.cluster
@@ -96,6 +96,17 @@ def test_ctrl_c_brings_back_what_nodes_have_and_the_same_command_goes_on(
     engine.run_jobs(ours, nodes.options, told)
     assert sorted(told.of("done")) == [0, 1]
     assert all(resumed_from(job) >= 2 for job in ours)
+    same_runs(ours, long)
+
+
+def test_runs_that_shall_start_afresh_do_so(nodes: Nodes, folder: Path, long: list[Job]) -> None:
+    ours = jobs(folder, "afresh", LONG, ("pml", "l2"))
+    left = left_halfway(ours)
+    told = Told()
+    engine.run_jobs([job.model_copy(update={"resume": False}) for job in ours], nodes.options, told)
+    assert sorted(told.of("done")) == [0, 1]
+    assert not any(path.exists() for path in left)
+    assert [resumed_from(job) for job in ours] == [0, 0]
     same_runs(ours, long)
 
 

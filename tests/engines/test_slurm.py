@@ -13,7 +13,7 @@ from results.store import Store
 from runners.engines import EngineError, local
 from runners.engines import slurm as engine
 from runners.job import Job
-from tests.engines.study import Told, checkpoints, jobs, resumed_from, same_runs
+from tests.engines.study import Told, checkpoints, jobs, left_halfway, resumed_from, same_runs
 
 pytest.importorskip("submitit", reason="needs submitit: pip install 'crowd-loss-benchmark[slurm]'")
 pytestmark = pytest.mark.cluster
@@ -116,6 +116,22 @@ def test_a_job_that_is_ended_goes_on_and_no_bit_differs(
         assert 0 in told.of("again")
         assert sorted(told.of("done")) == [0, 1]
     assert resumed_from(ours[0]) >= 2
+    same_runs(ours, long)
+
+
+def test_runs_that_shall_start_afresh_do_so_once(folder: Path, long: list[Job]) -> None:
+    """Not again when Slurm requeues them: then what the second attempt has is kept."""
+    ours = jobs(folder, "afresh", LONG, ("pml", "l2"))
+    left = left_halfway(ours)
+    once, told = Once(ours[0], "scontrol", "requeue"), Told()
+    told.then = once
+    engine.run_jobs([job.model_copy(update={"resume": False}) for job in ours], options(folder), told)
+    assert once.done
+    assert 0 in told.of("again")
+    assert sorted(told.of("done")) == [0, 1]
+    assert not any(path.exists() for path in left)
+    assert resumed_from(ours[0]) >= 2
+    assert resumed_from(ours[1]) == 0
     same_runs(ours, long)
 
 
