@@ -87,7 +87,7 @@ class Speed(_Strict):
     """One call of `benchmark speed`.
 
     Attributes:
-        written: ISO 8601, UTC.
+        written: When it began, ISO 8601, UTC.
         backbone: Of the training steps.
         environment: As in a record: processor, device, threads, library versions.
         probe: What the machine can do, see `benchmark.speed.probe`.
@@ -114,7 +114,7 @@ class Speed(_Strict):
 
 
 def write(root: Path, speed: Speed) -> Path:
-    """Writes what was measured into a store, and gives the file."""
+    """Writes what was measured into a store, in place of what the same call has written before; gives the file."""
     name = "".join(letter for letter in speed.written if letter.isalnum())
     path = root / FOLDER / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

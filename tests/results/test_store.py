@@ -223,7 +223,7 @@ def test_a_measurement_counts_when_its_json_is_there(tmp_path: Path, monkeypatch
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("results.store.write_text", torn)
+        patch.setattr("results.run_folder.write_text", torn)
         with pytest.raises(OSError, match="no space"):
             folder.add_localisation(located(spec(), place()), POINTS, CURVE)
     assert not folder.has_localisation(place())
