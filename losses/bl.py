@@ -6,9 +6,10 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from losses.base import CrowdLoss, Sample, check_number
-from losses.geometry import axis_gaussians, cell_centres, nearest_point, wide
+from losses.geometry import axis_gaussians, cell_centres, counted, free_to_look, nearest_point, wide
 
 __all__ = ["BL", "expected_counts"]
 
@@ -93,7 +94,7 @@ class BL(CrowdLoss):
         nearest = nearest_point(wide(sample.points), (density.shape[0], density.shape[1]), sample.stride)
         dummy = self._dummy(nearest.distance, wide(sample.short_side))
         people, _ = expected_counts(sample, self.sigma**2, nearest.distance, dummy)
-        cells = torch.bincount(nearest.owner.flatten(), minlength=len(people)).clamp(min=1)
+        cells = counted(nearest.owner.flatten(), len(people)).clamp(min=1)
         step = (sample.visible - people).abs() / cells
         return (density - step[nearest.owner] * gradient).detach()
 
@@ -111,7 +112,8 @@ def expected_counts(sample: Sample, variance: float, distance: Tensor, dummy: Te
     """Shares the density out among heads and background: sum_i q_k(i) d_i.
 
     A head's likelihood is a separable Gaussian, so that the sums over cells are two small matrix products. Where even
-    the likeliest explanation of a cell underflows, far from everybody, a softmax over its few nearest heads serves.
+    the likeliest explanation of a cell underflows, far from everybody, a softmax over its few nearest heads serves. To
+    ask whether there are such cells would make an accelerator wait: there all cells have a softmax over all heads.
 
     Args:
         sample: One image with at least one head.
@@ -125,6 +127,8 @@ def expected_counts(sample: Sample, variance: float, distance: Tensor, dummy: Te
     density, points = sample.density, wide(sample.points)
     shape = (density.shape[0], density.shape[1])
     unseen = dummy / (2 * variance)
+    if not free_to_look(density):
+        return _counts_by_tiles(density, cell_centres(shape, sample.stride, points), unseen, points, variance)
     least = torch.minimum(distance.square() / (2 * variance), unseen)
     far = least > _FAR
 
@@ -141,6 +145,31 @@ def expected_counts(sample: Sample, variance: float, distance: Tensor, dummy: Te
         remote = density[far]
         people = people.index_add(0, pairs.head, remote[pairs.cell] * pairs.share.to(density.dtype))
         background = background + (remote * pairs.background.to(density.dtype)).sum()
+    return people, background
+
+
+def _counts_by_tiles(
+    density: Tensor, centres: Tensor, unseen: Tensor, points: Tensor, variance: float
+) -> tuple[Tensor, Tensor]:
+    """`expected_counts` by comparing all pairs, tile by tile; each tile is computed again in the backward pass.
+
+    Args:
+        density: (h, w).
+        centres: (h w, 2) of the cells, pixels.
+        unseen: (h, w) exponent of the background, D^2 / 2 variance.
+        points: (n, 2) heads, pixels.
+        variance: sigma^2, pixels^2.
+    """
+
+    def counts(mass: Tensor, cells: Tensor, dummy: Tensor) -> tuple[Tensor, Tensor]:
+        gaps = (cells[:, 0] - points[:, 0:1]).square() + (cells[:, 1] - points[:, 1:2]).square()
+        posterior = torch.cat([gaps / (-2 * variance), -dummy.unsqueeze(0)]).softmax(0).to(mass.dtype)
+        return posterior[:-1] @ mass, (posterior[-1] * mass).sum()
+
+    size = max(1, _TILE // (len(points) + 1))
+    tiles = zip(*(torch.split(each, size) for each in (density.flatten(), centres, unseen.flatten())), strict=True)
+    found = [checkpoint(counts, *tile, use_reentrant=False, preserve_rng_state=False) for tile in tiles]
+    people, background = (torch.stack(parts).sum(0) for parts in zip(*found, strict=True))
     return people, background
 
 

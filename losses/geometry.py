@@ -12,7 +12,18 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Nearest", "axis_gaussians", "cell_axis", "cell_centres", "dots", "nearest_point", "spread", "wide"]
+__all__ = [
+    "Nearest",
+    "axis_gaussians",
+    "cell_axis",
+    "cell_centres",
+    "counted",
+    "dots",
+    "free_to_look",
+    "nearest_point",
+    "spread",
+    "wide",
+]
 
 _TILE = 1 << 22
 """Distances held at once by the brute-force search: 32 MB in float64."""
@@ -37,6 +48,14 @@ def wide(tensor: Tensor) -> Tensor:
     is as exact as its density.
     """
     return tensor.detach() if tensor.device.type == "mps" else tensor.detach().double()
+
+
+def free_to_look(tensor: Tensor) -> bool:
+    """Whether code may depend on a tensor's values: on the CPU. Elsewhere the device would have to be waited for.
+
+    The losses then do what is right for all values, which costs more operations and no waiting.
+    """
+    return tensor.device.type == "cpu"
 
 
 def cell_axis(cells: int, stride: float, like: Tensor, *, offset: float = 0.5) -> Tensor:
@@ -105,8 +124,12 @@ def dots(
     pixel = points.floor() if rounding == "floor" else points.round()
     column = (pixel[:, 0].clamp(0, image_size[1] - 1) / stride).long()
     row = (pixel[:, 1].clamp(0, image_size[0] - 1) / stride).long()
-    flat = torch.bincount(row * cells[1] + column, minlength=cells[0] * cells[1])
-    return flat.to(points.dtype).view(cells)
+    return counted(row * cells[1] + column, cells[0] * cells[1]).to(points.dtype).view(cells)
+
+
+def counted(index: Tensor, size: int) -> Tensor:
+    """How often each of 0, ..., size - 1 occurs in `index`, shape (size,): `bincount`, which makes a GPU wait."""
+    return index.new_zeros(size).scatter_add_(0, index, torch.ones_like(index))
 
 
 def nearest_point(points: Tensor, cells: tuple[int, int], stride: int, *, offset: float = 0.5) -> Nearest:
@@ -128,7 +151,7 @@ def nearest_point(points: Tensor, cells: tuple[int, int], stride: int, *, offset
     if len(points) == 0:
         raise ValueError("nearest_point needs at least one point; treat an image without people before calling it")
     exact = wide(points)
-    search = _nearest_tree if points.device.type == "cpu" else _nearest_tiled
+    search = _nearest_tree if free_to_look(points) else _nearest_tiled
     owner, squared = search(exact, cell_centres(cells, stride, exact, offset=offset))
     return Nearest(owner.view(cells), squared.sqrt().to(points.dtype).view(cells))
 

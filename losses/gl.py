@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from losses.base import CrowdLoss, Sample, check_choice, check_number
-from losses.geometry import cell_axis
+from losses.geometry import cell_axis, free_to_look, wide
 from losses.parallel import processes
-from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles
+from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles, unseen_schedule
 
 __all__ = ["GL"]
 
@@ -111,8 +114,8 @@ class GL(CrowdLoss):
         if len(sample.points) == 0:
             total = density.sum().abs()
             return {"emd": total, "point": self.tau * total, "pixel": self.tau * total, "entropy": total * 0}
-        cost, diameter = self._geometry(sample)
-        g, f = self._potentials(cost, density.detach(), diameter)
+        cost, schedule = self._geometry(sample)
+        g, f = self._potentials(cost, density.detach(), schedule)
         # From here on the cost's memory holds the plan per unit of density.
         kernel, entropy, slope = self._kernel_(cost, f, g, density.detach())
         emd = (density * self._marginal(f)).sum() + self._marginal(g).sum()
@@ -130,8 +133,8 @@ class GL(CrowdLoss):
         density = sample.density.detach().flatten()
         if len(sample.points) == 0:
             return torch.zeros_like(sample.density)
-        cost, diameter = self._geometry(sample)
-        g, f = self._potentials(cost, density, diameter)
+        cost, schedule = self._geometry(sample)
+        g, f = self._potentials(cost, density, schedule)
         kernel, _, _ = self._kernel_(cost, f, g, density)
         return (kernel.sum(0) * density).view_as(sample.density)
 
@@ -140,8 +143,8 @@ class GL(CrowdLoss):
         summed = self.official and name == "entropy"
         return processes() * values.sum() if summed else super().reduce(name, values)
 
-    def _geometry(self, sample: Sample) -> tuple[Tensor, float]:
-        """The cost (n, h * w), and the diagonal of the box around all cells and points: the first entropy strength."""
+    def _geometry(self, sample: Sample) -> tuple[Tensor, list[float | Tensor]]:
+        """The cost (n, h * w), and the entropy's strengths from the diagonal of the box around cells and points on."""
         size = self.crop_size or max(sample.image_size)
         points = sample.points / size
         offset = 1.0 if self.official else 0.5
@@ -157,13 +160,21 @@ class GL(CrowdLoss):
         corners = torch.stack([torch.stack([xs[0], ys[0]]), torch.stack([xs[-1], ys[-1]])])
         everything = torch.cat([corners, points])
         box = everything.amax(0) - everything.amin(0)
-        return distance.clamp_(max=_FARTHEST).expm1_().flatten(1), float(torch.linalg.vector_norm(box))
+        return distance.clamp_(max=_FARTHEST).expm1_().flatten(1), self._schedule(box, sample.image_size, size)
 
-    def _potentials(self, cost: Tensor, density: Tensor, diameter: float) -> tuple[Tensor, Tensor]:
+    def _schedule(self, box: Tensor, image_size: tuple[int, int], size: float) -> list[float | Tensor]:
+        """The strengths of the entropy, from the diagonal of a box (2,) down to `blur`."""
+        if free_to_look(box):
+            return [*epsilon_schedule(max(float(torch.linalg.vector_norm(box)), self.blur), self.blur, self.scaling)]
+        diameter = torch.linalg.vector_norm(wide(box)).clamp(min=self.blur)
+        # Points may be outside of the image, but hardly by more than its own size.
+        most = max(2 * math.hypot(*image_size) / size, self.blur)
+        return unseen_schedule(diameter, most, self.blur, self.scaling)
+
+    def _potentials(self, cost: Tensor, density: Tensor, schedule: Sequence[float | Tensor]) -> tuple[Tensor, Tensor]:
         """The potentials over points (n,) and cells (h * w,)."""
         mass = torch.where((density > 0).any(), density, torch.full_like(density, _TRACE))
         log_mass = torch.where(mass > 0, mass.log(), torch.full_like(mass, _NO_MASS))
-        schedule = epsilon_schedule(max(diameter, self.blur), self.blur, self.scaling)
         return annealed(cost, torch.zeros_like(cost[:, 0]), log_mass, schedule, reach=self.reach)
 
     def _marginal(self, potential: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from losses.base import CrowdLoss, Sample, check_number
 from losses.bl import expected_counts
-from losses.geometry import axis_gaussians, cell_centres, nearest_point, wide
+from losses.geometry import axis_gaussians, cell_centres, free_to_look, nearest_point, wide
 from losses.parallel import gathered, processes
 
 __all__ = ["NoiseCC"]
@@ -120,12 +120,12 @@ class NoiseCC(CrowdLoss):
         moments = self._moments(sample, dummy)
         residual = density - moments.mean.to(density.dtype)
         independent = residual.square() / moments.variance.to(density.dtype)
-        chosen = residual.flatten()[moments.chosen]
+        chosen = residual.flatten()[moments.chosen] * moments.kept
         operator = self._operator(sample, moments).to(density.dtype)
         if self.official:
             correlation = -(chosen @ operator @ chosen)
         else:
-            correlation = (operator @ chosen).square().sum() - independent.flatten()[moments.chosen].sum()
+            correlation = (operator @ chosen).square().sum() - independent.flatten()[moments.chosen] @ moments.kept
         half = self.weight / 2
         terms = {"diagonal": half * independent.sum(), "correlation": half * correlation, "empty": zero}
         return terms | {"counts": self._count_errors(sample, distance, dummy)} if self.regularizer else terms
@@ -160,9 +160,12 @@ class NoiseCC(CrowdLoss):
 
         largest = crowd.flatten().topk(min(_MOST_CELLS, crowd.numel()))
         shares = largest.values.cumsum(0) / crowd.sum()
-        kept = min(len(shares), 1 + int((shares <= self.ratio).sum()))
+        count = (shares <= self.ratio).sum() + 1
+        if free_to_look(shares):
+            shares = shares[:count]
+        kept = (torch.arange(len(shares), device=count.device) < count).to(sample.density.dtype)
         factor = len(points) / mean.sum().clamp(min=_LEAST_MASS)
-        return _Moments(mean * factor, variance * factor**2, largest.indices[:kept], factor)
+        return _Moments(mean * factor, variance * factor**2, largest.indices[: len(shares)], kept, factor)
 
     def _operator(self, sample: Sample, moments: _Moments) -> Tensor:
         """What turns the chosen residuals into the likelihood's correlation, (M, M) in float64.
@@ -173,14 +176,13 @@ class NoiseCC(CrowdLoss):
         variance = moments.variance.flatten()[moments.chosen] / moments.factor**2
         if self.official:
             points = torch.cat([wide(points) for points in sample.batch_points])
-            correlation = self._correlation(sample, points, moments.chosen)
+            correlation = moments.only(self._correlation(sample, points, moments.chosen))
             correlation.fill_diagonal_(_RIDGE)
             diagonal = torch.diag(variance + _RIDGE)
-            inverse: Tensor = torch.linalg.inv(diagonal @ torch.linalg.inv(correlation) @ diagonal + diagonal)
-            return inverse / moments.factor**2
-        covariance = self._correlation(sample, wide(sample.points), moments.chosen)
+            return _inverse(diagonal @ _inverse(correlation) @ diagonal + diagonal) / moments.factor**2
+        covariance = moments.only(self._correlation(sample, wide(sample.points), moments.chosen))
         covariance.diagonal().copy_(variance + _RIDGE)
-        root: Tensor = torch.linalg.cholesky(covariance)
+        root = torch.linalg.cholesky_ex(covariance, check_errors=free_to_look(covariance)).L
         identity = torch.eye(len(root), dtype=root.dtype, device=root.device)
         whitening: Tensor = torch.linalg.solve_triangular(root, identity, upper=False)
         return whitening / moments.factor
@@ -217,13 +219,29 @@ class _Moments(NamedTuple):
         mean: (h, w) people per cell.
         variance: (h, w).
         chosen: (M,) flat indices of the cells of largest variance.
+        kept: (M,) 1 for those whose correlations are kept: all of them on a CPU, where the others are left out.
         factor: () by which the density per square pixel was multiplied.
     """
 
     mean: Tensor
     variance: Tensor
     chosen: Tensor
+    kept: Tensor
     factor: Tensor
+
+    def only(self, matrix: Tensor) -> Tensor:
+        """A matrix over the chosen cells, with zeros off the diagonal where one of the two is not kept.
+
+        With the residuals of those cells 0, they change nothing: what is inverted falls into two blocks.
+        """
+        kept = self.kept.to(matrix.dtype)
+        return matrix * kept.unsqueeze(1) * kept
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """The inverse. Elsewhere than on a CPU it isn't checked for being one, for which the device would have to wait."""
+    inverse: Tensor = torch.linalg.inv_ex(matrix, check_errors=free_to_look(matrix)).inverse
+    return inverse
 
 
 def _gaussian(squared: Tensor, variance: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from losses.base import CrowdLoss, Sample, check_choice, check_number
-from losses.geometry import nearest_point, wide
+from losses.geometry import counted, nearest_point, wide
 
 __all__ = ["PML"]
 
@@ -112,14 +112,21 @@ class PML(CrowdLoss):
     def image_terms(self, sample: Sample) -> dict[str, Tensor]:
         """Background and count of one image."""
         density, total = sample.density, sample.density.sum()
-        if self.official:
-            count = self._image_count(sample.points)
-            if count < 1:
-                return self._empty(density)
-            if total <= self.factor:
-                return {"background": total.new_zeros(()), "count": (total - count * self.factor).abs()}
         if len(sample.points) == 0:
             return self._empty(density)
+        terms = self._divide_and_conquer(sample)
+        if self.official:
+            count = self._image_count(sample.points)
+            low = {"background": torch.zeros_like(total), "count": (total - count * self.factor).abs()}
+            # A choice among values, not a branch: a branch would make a GPU wait.
+            terms = {name: torch.where(total <= self.factor, low[name], terms[name]) for name in terms}
+            empty = self._empty(density)
+            terms = {name: torch.where(count < 1, empty[name], terms[name]) for name in terms}
+        return terms
+
+    def _divide_and_conquer(self, sample: Sample) -> dict[str, Tensor]:
+        """The closed form over the cell sets of an image with people."""
+        density = sample.density
         owner, cost, cells = self._divide(sample)
         # In the cost's precision: a running sum over thousands of cells would lose digits of float32.
         flat = density.flatten().to(cost.dtype)
@@ -159,9 +166,9 @@ class PML(CrowdLoss):
             target = flat - step[owner] * _centred(cost, owner, cells) - (excess / cells.clamp(min=1))[owner]
         return target.to(density.dtype).view_as(density)
 
-    def _image_count(self, points: Tensor) -> int | Tensor:
+    def _image_count(self, points: Tensor) -> Tensor:
         """c, the count of an image by which the released code goes."""
-        return len(points) if self.fallback_count == "points" else points[:, 0].sum()
+        return points.new_full((), len(points)) if self.fallback_count == "points" else points[:, 0].sum()
 
     @property
     def _kl_tau(self) -> float:
@@ -182,7 +189,7 @@ class PML(CrowdLoss):
         reach = distance.new_zeros(len(sample.points)).scatter_reduce(0, owner, distance, "amax")
         relative = distance / reach.clamp(min=self.radius)[owner]
         cost = relative.expm1() if self.cost == "exponential" else relative
-        cells = torch.bincount(owner, minlength=len(sample.points))
+        cells = counted(owner, len(sample.points))
         return owner, cost, cells.to(cost.dtype)
 
     def _count(self, excess: Tensor, weight: float | Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.runner import BaseLoop, Runner
 from torch import distributed
 
@@ -29,12 +29,14 @@ from runners.metrics.counting import summary
 from runners.ranks import unwrapped
 
 __all__ = [
+    "LOG_INTERVAL",
     "Checkpoint",
     "EpochEnd",
     "History",
     "KeepWeights",
     "Progress",
     "Resume",
+    "StepInfo",
     "TakenOverError",
     "ValidationLoop",
     "tell_memory",
@@ -46,6 +48,33 @@ class TakenOverError(RuntimeError):
 
 
 Report = Callable[[dict[str, Any]], None]
+
+
+LOG_INTERVAL = 50
+"""Steps between two values that an experiment tracker gets (ours)."""
+
+
+class StepInfo(RuntimeInfoHook):
+    """The engine's notes of a step's terms, taken only where an experiment tracker gets them.
+
+    The engine takes them after every step, and each is a number taken from a tensor: an accelerator would have to end
+    the step before the next could be queued. What the history needs is summed on the device, see `History`.
+
+    Args:
+        tracked: Whether there is a tracker.
+    """
+
+    def __init__(self, tracked: bool) -> None:
+        super().__init__()
+        self.tracked = tracked
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Notes the terms of a step that is logged."""
+        logged = self.every_n_inner_iters(batch_idx, LOG_INTERVAL) or self.end_of_epoch(
+            runner.train_dataloader, batch_idx
+        )
+        if self.tracked and logged:
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
 
 class ValidationLoop(BaseLoop):
