@@ -28,8 +28,6 @@ from results.atomic import write_text
 
 __all__ = ["preview"]
 
-_FAST = {"dm_count": "dm_count[solver=stabilised]"}
-"""Of the default losses: the same rounds as the default solver's, many times faster."""
 _EXAMPLES = (0.5, 0.9)
 """Quantiles of the number of heads at which images are drawn (ours)."""
 _PRINTED = ("noise_effect", "sensitivity_preference_lost", "sensitivity_gradient_shift", "sensitivity_value_shift")
@@ -88,7 +86,7 @@ def _losses(texts: Sequence[str] | None) -> dict[str, Any]:
     """The losses by their names as typed; without any, all that there are."""
     import losses
 
-    chosen = split_choices(texts or [_FAST.get(name, name) for name in losses.names()])
+    chosen = split_choices(texts or losses.names())
     return {str(choice): losses.build(choice.name, **choice.params) for choice in chosen}
 
 

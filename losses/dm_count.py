@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from losses._sinkhorn import planar
 from losses.base import CrowdLoss, Sample, check_choice, check_number
-from losses.geometry import dots
+from losses.geometry import dots, free_to_look
 from losses.parallel import processes
 from losses.transport import SOLVERS, balanced, floored_rounds, squared_distance
 
@@ -56,8 +57,9 @@ class DMCount(CrowdLoss):
         iterations: Most rounds of the Sinkhorn algorithm. Default 100 [paper, code].
         normalise: Measure the cost on coordinates in which the longer side of the image spans [-1, 1]; then `reg` must
             be small, 0.1 say. Default False [code].
-        solver: Of the paper variant. `"pot"` (default): POT's `sinkhorn_log`. `"stabilised"`: the same rounds, many
-            times faster (ours, checked against POT). `"exact"`: no entropy, POT's network simplex (`reg` unused).
+        solver: Of the paper variant. `"stabilised"` (default, ours): POT's rounds as products with what a kernel holds
+            beside zeros; its potentials are POT's to rounding, in a hundredth of the time. `"pot"`: POT's
+            `sinkhorn_log`. `"exact"`: no entropy, POT's network simplex (`reg` unused).
         variant: `"paper"` or `"official"`.
         validate: See `CrowdLoss`.
 
@@ -77,7 +79,7 @@ class DMCount(CrowdLoss):
         reg: float = 10.0,
         iterations: int = 100,
         normalise: bool = False,
-        solver: str = "pot",
+        solver: str = "stabilised",
         variant: str = "paper",
         validate: bool | None = None,
     ) -> None:
@@ -122,13 +124,16 @@ class DMCount(CrowdLoss):
         """<f, a> + <g, d / S>: the dual objective, the potentials constant."""
         density = sample.density
         mass = density.detach()
-        if not bool((mass > 0).any()):
+        if free_to_look(mass) and not bool((mass > 0).any()):  # elsewhere the potentials are 0 then
             return density.new_zeros(())
-        cells = (density.shape[0], density.shape[1])
-        cost = squared_distance(sample.points, cells, sample.stride).mul_(cost_scale)
-        a = cost.new_full((len(cost),), 1 / len(cost))
-        b = (mass / mass.sum()).flatten()
-        f, g = balanced(cost, a, b, solver=self.solver, reg=self.reg, iterations=self.iterations)
+        b, cells = mass / mass.sum(), (density.shape[0], density.shape[1])
+        reg, rounds = self.reg, self.iterations
+        if self.solver == "stabilised" and free_to_look(mass):
+            f, g = planar(sample.points, b, sample.stride, reg=reg, scale=cost_scale, iterations=rounds)
+        else:
+            cost = squared_distance(sample.points, cells, sample.stride).mul_(cost_scale)
+            a = cost.new_full((len(cost),), 1 / len(cost))
+            f, g = balanced(cost, a, b.flatten(), solver=self.solver, reg=reg, iterations=rounds)
         return f.mean() + (g.view_as(density) * density).sum() / total.clamp(min=_EMPTY)
 
     def _official_ot(self, sample: Sample, cost_scale: float) -> Tensor:

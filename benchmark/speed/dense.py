@@ -19,7 +19,7 @@ from losses import CrowdLoss, load
 from losses.base import Prediction, Target
 from losses.discovery import parameters
 
-__all__ = ["DENSE", "Reference", "reference"]
+__all__ = ["DENSE", "OFFICIAL", "Reference", "reference"]
 
 Reference = Callable[[Prediction, Target], Tensor]
 """The loss of a batch, a scalar with gradient."""
@@ -30,16 +30,17 @@ def reference(loss: CrowdLoss, name: str) -> Reference | None:
     """The same loss with whole matrices; None where these parameters have none.
 
     Args:
-        loss: A loss, whose parameters decide: there is a reference for the defaults, of DM-Count for `official`.
+        loss: A loss, whose parameters decide: there is a reference for the defaults, of DM-Count for both variants.
         name: Its name in the zoo.
     """
-    if name not in DENSE:
+    found = (OFFICIAL if loss.official else DENSE).get(name)
+    if found is None:
         return None
-    plain = load(name)(variant="official" if name == "dm_count" else "paper")
+    plain = load(name)(variant=loss.variant)
     same = all(
         getattr(loss, key, None) == getattr(plain, key, None) for key in parameters(type(plain)) if key != "validate"
     )
-    return DENSE[name] if same else None
+    return found if same else None
 
 
 def _over_images(one: _Image) -> Reference:
@@ -122,7 +123,31 @@ def _noisecc(density: Tensor, points: Tensor, stride: int, side: float) -> Tenso
     return 0.005 * (independent.sum() - independent[kept].sum() + exact)
 
 
-def _dm_count(prediction: Prediction, target: Target) -> Tensor:
+def _dm_count(density: Tensor, points: Tensor, stride: int, side: float) -> Tensor:
+    """The paper variant, its rounds in the log domain, as POT makes them."""
+    mass, n = density.sum(), len(points)
+    share = density / mass
+    with torch.no_grad():
+        cost, b = _gaps(density, points, stride) / 10, share.flatten()
+        log_b = b.log()
+        f = torch.full_like(points[:, 0], math.log(n))
+        for done in range(1, 101):
+            g = -torch.logsumexp(f.unsqueeze(1) - math.log(n) - cost, 0)
+            f = -torch.logsumexp(g + log_b - cost, 1)
+            if done % 10 == 1:
+                plan = torch.exp(f.unsqueeze(1) + g - cost) * b / n
+                if torch.linalg.vector_norm(plan.sum(0) - b) < 1e-9:
+                    break
+        g = -torch.logsumexp(f.unsqueeze(1) - math.log(n) - cost, 0)
+    transport = 10 * (f.mean() + (g * share.flatten()).sum())
+    h, w = density.shape
+    row, column = ((points[:, k] / stride).long().clamp(0, count - 1) for k, count in ((1, h), (0, w)))
+    dots = torch.zeros_like(density).index_put((row, column), torch.ones_like(f), accumulate=True)
+    variation = n / 2 * (share - dots / n).abs().sum()
+    return (mass - n).abs() + 0.1 * transport + 0.01 * variation
+
+
+def _official_dm_count(prediction: Prediction, target: Target) -> Tensor:
     """The official variant: transport is summed over the batch, count and total variation are averaged."""
     density, stride = prediction.density, prediction.stride
     assert density is not None
@@ -221,9 +246,11 @@ DENSE: dict[str, Reference] = {
     "l2": _over_images(_l2),
     "bl": _over_images(_bl),
     "noisecc": _over_images(_noisecc),
-    "dm_count": _dm_count,
+    "dm_count": _over_images(_dm_count),
     "gl": _over_images(_gl),
     "chfl": _over_images(_chfl),
     "p2p": _p2p,
 }
-"""One for each loss; of DM-Count for the official variant."""
+"""One for each loss, of its paper variant."""
+OFFICIAL: dict[str, Reference] = {"dm_count": _official_dm_count}
+"""Of official variants."""

@@ -187,6 +187,15 @@ def test_value_is_the_dual_objective():
     assert terms(DMCount(), density, points)["ot"] == pytest.approx(0.1 * float(f @ a + g @ b), rel=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"reg": 0.1, "normalise": True}, {"reg": 1.0, "iterations": 7}])
+def test_the_default_solver_has_pots_numbers(options):
+    density, points = case(20)
+    pot, default = DMCount(solver="pot", **options), DMCount(**options)
+    assert default.solver == "stabilised"
+    assert terms(default, density, points) == pytest.approx(terms(pot, density, points), rel=1e-11)
+    torch.testing.assert_close(gradient(default, density, points), gradient(pot, density, points), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -66,10 +66,10 @@ def test_variants_and_solvers(tmp_path: Path) -> None:
     """Another solver is the paper's row, with a note; another count norm is a row of its own."""
     store = fake_store(tmp_path, ("pml",), [0])
     add_run(store, fake_spec("pml", loss_params={"count_norm": "l2"}))
-    add_run(store, fake_spec("dm_count", loss_params={"solver": "stabilised"}))
+    add_run(store, fake_spec("dm_count", loss_params={"solver": "pot"}))
     table = paper.table4(measured(store))
     assert cell(table, "pml[count_norm=l2]", "vgg19", "MAE").value is not None
-    assert cell(table, "DMC", "vgg19", "MAE").notes == ("measured as dm_count[solver=stabilised]",)
+    assert cell(table, "DMC", "vgg19", "MAE").notes == ("measured as dm_count[solver=pot]",)
     assert cell(table, "PML", "vgg19", "MAE").notes == ()
 
 

@@ -10,18 +10,20 @@ import pytest
 import torch
 
 import losses
-from benchmark.speed.dense import DENSE, reference
+from benchmark.speed.dense import DENSE, OFFICIAL, reference
 from benchmark.speed.workloads import Workload, batch
 
 WORK = {"256-px crops": Workload(32, 300, 8), "64x64, 2000 people": Workload(64, 2000)}
 
 
 @pytest.mark.parametrize("which", ["ours", "dense"])
-@pytest.mark.parametrize("name", sorted(DENSE))
+@pytest.mark.parametrize(
+    ("name", "variant"), [*((name, "paper") for name in sorted(DENSE)), *((name, "official") for name in OFFICIAL)]
+)
 @pytest.mark.parametrize("size", sorted(WORK))
-def test_forward_and_backward(benchmark, request, which: str, name: str, size: str) -> None:  # type: ignore[no-untyped-def]
-    benchmark.group = f"{name}, {size}"
-    loss = losses.build(name, **({"variant": "official"} if name == "dm_count" else {}))
+def test_forward_and_backward(benchmark, request, which: str, name: str, variant: str, size: str) -> None:  # type: ignore[no-untyped-def]
+    benchmark.group = f"{name}, {variant}, {size}"
+    loss = losses.build(name, variant=variant)
     dense = reference(loss, name)
     assert dense is not None
     prediction, target = batch(loss, WORK[size])

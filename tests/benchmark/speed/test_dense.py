@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import losses
-from benchmark.speed.dense import DENSE, reference
+from benchmark.speed.dense import DENSE, OFFICIAL, reference
 from benchmark.speed.workloads import Workload, batch
 
 WORK = Workload(16, 25, 2)
@@ -17,9 +17,11 @@ def double(tensors):  # type: ignore[no-untyped-def]
     return type(tensors)(*(t.detach().double().requires_grad_() if isinstance(t, torch.Tensor) else t for t in tensors))
 
 
-@pytest.mark.parametrize("name", sorted(DENSE))
-def test_a_reference_has_the_value_and_the_gradient_of_its_loss(name: str) -> None:
-    loss = losses.build(name, **({"variant": "official"} if name == "dm_count" else {}))
+@pytest.mark.parametrize(
+    ("name", "variant"), [*((name, "paper") for name in sorted(DENSE)), *((name, "official") for name in OFFICIAL)]
+)
+def test_a_reference_has_the_value_and_the_gradient_of_its_loss(name: str, variant: str) -> None:
+    loss = losses.build(name, variant=variant)
     prediction, target = batch(loss, WORK)
     target = target._replace(points=[points.double() for points in target.points])
     dense = reference(loss, name)
@@ -41,8 +43,10 @@ def test_every_loss_has_a_reference_and_only_its_own_parameters_do() -> None:
     assert reference(losses.build("pml"), "pml") is DENSE["pml"]
     assert reference(losses.build("pml", tau=5.0), "pml") is None
     assert reference(losses.build("pml", validate=False), "pml") is DENSE["pml"]
-    assert reference(losses.build("dm_count"), "dm_count") is None, "the reference is of the official variant"
-    assert reference(losses.build("dm_count", variant="official"), "dm_count") is DENSE["dm_count"]
+    assert reference(losses.build("dm_count"), "dm_count") is DENSE["dm_count"]
+    assert reference(losses.build("dm_count", variant="official"), "dm_count") is OFFICIAL["dm_count"]
+    assert reference(losses.build("dm_count", variant="official", reg=1.0), "dm_count") is None
+    assert reference(losses.build("bl", variant="official"), "bl") is None
     assert reference(losses.build("bl"), "unknown") is None
 
 

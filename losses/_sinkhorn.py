@@ -1,0 +1,266 @@
+"""Sinkhorn's rounds between points and the cells of a map on the CPU, from what a kernel holds beside zeros.
+
+Everything here is in units of the entropy: lengths are divided by sqrt(reg / scale), so that the cost is the squared
+distance c_ij = |x_j - p_i|^2 and the plan a_i b_j exp(f_i + g_j - c_ij), with a_i = 1 / n. A round is
+
+    exp(-g_j) = 1/n sum_i exp(f_i - c_ij),      exp(-f_i) = sum_j b_j exp(g_j - c_ij).
+
+**What is left out.** Scalings u of the points and v of the cells follow a kernel E_ij = exp(f_i + g_j - c_ij) at fixed
+potentials. Entries below `lost` are not stored. They would add at most lost * mean(u) to any sum over points and at
+most lost * sum(b v) to any sum over cells, whatever the geometry. A round is accepted only while both are at most `eps`
+(a sixteenth of a rounding of the density's dtype) of the smallest sum; else the scalings are absorbed into f and g, and
+a new kernel is built. So every sum of every round is complete to `eps`, and nothing depends on which entries a search
+by distance finds: it finds all that are not below `lost`. Sums themselves are in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from losses._near import pairs
+from losses.geometry import axis_gaussians, cell_axis
+
+__all__ = ["planar"]
+
+_Floats = NDArray[np.float64]
+
+_RANGE = 1e25
+"""How large scalings may become before they are absorbed. The smaller, the more kernels are built, the larger, the more
+entries they have: the time is flat between 1e16 and 1e40 (measured)."""
+_LOST = 1e-300
+"""What float64 may lose of a kernel that is kept as a product of factors: what is smaller than its normal numbers."""
+_SPARSE = 4
+"""A kernel is stored where the window around a point is this many times smaller than the map."""
+
+
+class _Kernel(NamedTuple):
+    """A kernel by its products.
+
+    Attributes:
+        to_cells: u (n,) -> (m,), the mean over points of E_ij u_i.
+        to_points: w (m,) -> (n,), the sum over cells of E_ij w_j.
+        lost: No entry lacks more than this.
+    """
+
+    to_cells: Callable[[_Floats], _Floats]
+    to_points: Callable[[_Floats], _Floats]
+    lost: float
+
+
+class _Scaled(NamedTuple):
+    """The scalings of points and cells after `done` rounds, and whether no round is left to do."""
+
+    u: _Floats
+    v: _Floats
+    done: int
+    finished: bool
+
+
+@torch.no_grad()
+def planar(
+    points: Tensor, mass: Tensor, stride: int, *, reg: float, scale: float, iterations: int, tolerance: float = 1e-9
+) -> tuple[Tensor, Tensor]:
+    """The potentials of `transport.balanced` by POT's rounds, for points of equal mass and the cells of a map.
+
+    The cost is scale * squared distance. No matrix of points x cells is formed: memory is O(n (h + w)) and what the
+    sparse kernels hold, time that of their entries.
+
+    Args:
+        points: (n, 2) as (x, y), pixels, n >= 1, on the CPU.
+        mass: (h, w) non-negative masses of the cells, summing to 1; its dtype decides what may be left out.
+        stride: Pixels per cell.
+        reg: Strength of the entropy, in the units of the cost.
+        scale: Cost per squared pixel.
+        iterations: Most rounds.
+        tolerance: They stop when, at every tenth round, the cells' marginal is this close in the 2-norm [POT].
+
+    Returns:
+        f (n,) and g (h, w), in the units of the cost: g by the soft c-transform of f, in cells without mass too.
+    """
+    with np.errstate(all="ignore"):  # what leaves the range of float64 is seen by comparing, and done another way
+        plane = _Plane(points.double(), mass, stride, reg / (2 * scale))
+        f = plane.solve(iterations, tolerance)
+        g = plane.from_points(f, np.ones_like(plane.filled))
+    return torch.from_numpy(reg * f).to(mass), torch.from_numpy(reg * g).to(mass)
+
+
+class _Plane:
+    """The points, the cells, and what is between them."""
+
+    def __init__(self, points: Tensor, mass: Tensor, stride: int, variance: float) -> None:
+        self.cells = (mass.shape[0], mass.shape[1])
+        self.eps = torch.finfo(mass.dtype).eps / 16
+        unit = math.sqrt(2 * variance)
+        self.side = stride / unit
+        self.points: _Floats = (points / unit).numpy()
+        self.rows, self.columns = axis_gaussians(points, self.cells, stride, variance)
+        self.axes = [(cell_axis(count, stride, points) / unit).numpy() for count in self.cells]
+        masses = mass.double().numpy()
+        self.filled: NDArray[np.bool_] = masses > 0
+        self.b: _Floats = masses[self.filled]
+        self.log_b: _Floats = np.log(self.b)
+
+    def solve(self, iterations: int, tolerance: float) -> _Floats:
+        """The points' potential: scalings of the whole kernel if it is wide, then of sparse ones, absorbed."""
+        n, m = len(self.points), len(self.b)
+        f, g = np.full(n, math.log(n)), np.zeros(m)  # POT starts from f - log n = 0
+        done, finished, stuck = 0, False, True
+        if self._wide():
+            u, g, done, finished = self._scale(self._whole(), _Scaled(np.exp(f), g, 0, False), iterations, tolerance)
+            f, g, stuck = np.log(u), np.log(g), done == 0
+        while not finished:
+            if stuck:  # a single round leaves the range of the scalings
+                g = self.from_points(f, self.filled)[self.filled]
+                f, done = self.from_cells(g), done + 1
+            start = _Scaled(np.ones(n), np.ones(m), done, done == iterations)
+            if start.finished:
+                break
+            u, v, done, finished = self._scale(self._near(f, g), start, iterations, tolerance)
+            f, g, stuck = f + np.log(u), g + np.log(v), done == start.done
+        return f
+
+    def _scale(self, kernel: _Kernel, start: _Scaled, iterations: int, tolerance: float) -> _Scaled:
+        """Rounds with one kernel, for as long as what it lacks is nothing."""
+        (u, v, done, _), b, most = start, self.b, self.eps / kernel.lost
+        total, least = np.add.reduce, np.minimum.reduce  # methods of an array cost more than the sums of a small map
+        while done < iterations:
+            sums = kernel.to_cells(u)
+            if done % 10 == 1 and np.linalg.norm(b * (v * sums - 1)) < tolerance:
+                return _Scaled(u, v, done, True)
+            if not 1 + total(u) / len(u) <= most * least(sums):
+                return _Scaled(u, v, done, False)
+            next_v = 1 / sums
+            weights = b * next_v
+            sums = kernel.to_points(weights)
+            if not 1 + total(weights) <= most * least(sums):
+                return _Scaled(u, v, done, False)
+            u, v, done = 1 / sums, next_v, done + 1
+        return _Scaled(u, v, done, True)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Kernels.
+
+    def _wide(self) -> bool:
+        """Whether a window in which a kernel is not nothing, at equal potentials, is a large part of the map."""
+        reach = 2 * math.ceil(math.sqrt(math.log(_RANGE / self.eps)) / self.side) + 1
+        return _SPARSE * math.prod(min(reach, count) for count in self.cells) > math.prod(self.cells)
+
+    def _whole(self) -> _Kernel:
+        """exp(-c_ij), a product of a factor over rows and one over columns: O(n (h + w)) memory.
+
+        Potentials are in the scalings, which have the range of float64; what underflows is below `_LOST`.
+        """
+        return _Kernel(lambda u: self._to_cells(u)[self.filled], lambda w: self._to_points(self._map(w)), _LOST)
+
+    def _to_cells(self, u: _Floats) -> _Floats:
+        """The mean over points of exp(-c_ij) u_i, (h, w)."""
+        weights = torch.from_numpy(u / len(u)).unsqueeze(1)
+        found: _Floats = (self.rows.T @ (weights * self.columns)).numpy()
+        return found
+
+    def _to_points(self, w: _Floats) -> _Floats:
+        """The sum over cells, (h, w), of exp(-c_ij) w_j."""
+        found: _Floats = ((self.rows @ torch.from_numpy(w)) * self.columns).sum(1).numpy()
+        return found
+
+    def _near(self, f: _Floats, g: _Floats) -> _Kernel:
+        """E_ij = exp(f_i + g_j - c_ij) where it is not below eps / range, as a sparse matrix."""
+        from scipy.sparse import csr_array
+
+        n, m, lost = len(f), len(g), self.eps / _RANGE
+        point, cell, exponent = pairs(self.points, f, self._map(g, -math.inf), self.side, -math.log(lost))
+        if m < self.filled.size:
+            cell = (np.cumsum(self.filled, dtype=np.int32) - 1)[cell]
+        starts = np.zeros(n + 1, dtype=np.int32)
+        np.cumsum(np.bincount(point, minlength=n), out=starts[1:])
+        matrix = csr_array((np.exp(exponent), cell, starts), shape=(n, m))
+        transposed = matrix.T.tocsr()
+        transposed.data /= n
+        return _Kernel(transposed.__matmul__, matrix.__matmul__, lost)
+
+    def _map(self, values: _Floats, empty: float = 0.0) -> _Floats:
+        """Values of the cells with mass on the map."""
+        if len(values) == self.filled.size:
+            return values.reshape(self.cells)
+        found = np.full(self.cells, empty)
+        found[self.filled] = values
+        return found
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Halves of a round that survive any range.
+
+    def from_points(self, f: _Floats, wanted: NDArray[np.bool_]) -> _Floats:
+        """g_j = -log 1/n sum_i exp(f_i - c_ij) of the wanted cells, (h, w), -infinity elsewhere.
+
+        By the whole kernel where it is not lost in float64. Elsewhere from the pairs that count beside the largest
+        term, which a tree finds: the least c_ij - f_i over i.
+        """
+        top = f.max()
+        u = np.exp(f - top)
+        sums = self._to_cells(u)
+        g = np.where(wanted, -np.log(sums) - top, -np.inf)
+        left = wanted & ~((1 + u.mean()) * _LOST <= self.eps * sums)
+        if left.any():
+            bound = np.full(self.cells, -np.inf)
+            bound[left] = _least(self._centres(left), self.points, f)
+            _, cell, exponent = pairs(self.points, f, bound, self.side, math.log(len(f) / self.eps))
+            sums = np.bincount(cell, np.exp(exponent), minlength=left.size).reshape(self.cells) / len(f)
+            g[left] = bound[left] - np.log(sums[left])
+        return g
+
+    def from_cells(self, g: _Floats) -> _Floats:
+        """f_i = -log sum_j b_j exp(g_j - c_ij), (n,), in the same two ways."""
+        heights = g + self.log_b
+        top = heights.max()
+        weights = np.exp(heights - top)
+        sums = self._to_points(self._map(weights))
+        f: _Floats = -np.log(sums) - top
+        left = ~((1 + weights.sum()) * _LOST <= self.eps * sums)
+        if left.any():
+            points = self.points[left]
+            bound = self._nearly_least(points, self._map(heights, -math.inf))
+            slack = math.log(len(g) / self.eps)
+            point, _, exponent = pairs(points, bound, self._map(heights, -math.inf), self.side, slack)
+            first = np.searchsorted(point, np.arange(len(points)))
+            largest = np.maximum.reduceat(exponent, first)
+            exponent -= largest[point]
+            f[left] = bound - largest - np.log(np.add.reduceat(np.exp(exponent), first))
+        return f
+
+    def _nearly_least(self, points: _Floats, heights: _Floats) -> _Floats:
+        """c_ij - heights_j of every point at some cell j, the best one but for the point's place within its row."""
+        y, x = self.axes
+        inner = np.clip(np.floor(points[:, 1] / self.side), 0, len(y) - 1).astype(np.int32)
+        best = np.zeros(self.cells, dtype=np.int32)
+        for row in np.unique(inner):  # in each column the best cell as seen from this row
+            best[row] = (np.square(y - y[row])[:, None] - heights).argmin(0)
+        rows = best[inner]
+        costs = np.square(y[rows] - points[:, 1:]) + np.square(x - points[:, :1])
+        found: _Floats = (costs - heights[rows, np.arange(len(x))]).min(1)
+        return found
+
+    def _centres(self, which: NDArray[np.bool_]) -> _Floats:
+        """Centres of some cells, (k, 2) as (x, y)."""
+        row, column = which.nonzero()
+        return np.stack([self.axes[1][column], self.axes[0][row]], 1)
+
+
+def _least(queries: _Floats, sites: _Floats, heights: _Floats) -> _Floats:
+    """min_i |q - s_i|^2 - heights_i of every query.
+
+    The nearest neighbour by a k-d tree, with sqrt(max(heights) - heights) as a third coordinate of the sites.
+    """
+    from scipy.spatial import cKDTree
+
+    top = heights.max()
+    tree = cKDTree(np.column_stack([sites, np.sqrt(top - heights)]))
+    distance, _ = tree.query(np.column_stack([queries, np.zeros(len(queries))]))
+    found: _Floats = np.square(np.asarray(distance)) - top
+    return found
