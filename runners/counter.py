@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from losses.base import CrowdLoss, Prediction, Target
 from runners.localizers.base import Field
 from runners.metrics.counting import image_row
 
-__all__ = ["POINT_SCORE", "Counter", "Found", "NonFiniteLossError", "evaluate", "predict", "row"]
+__all__ = ["POINT_SCORE", "Counter", "Found", "NonFiniteLossError", "Seen", "evaluate", "predict", "predictions"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -71,8 +71,11 @@ class Counter(BaseModel):
         self.timer = LossTimer()
         self._batch: tuple[Tensor, Target, Any, Prediction] | None = None
 
-    def forward(self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, mode: str = "tensor") -> Any:
-        """The loss terms and `train_mae` in mode `loss`, otherwise the prediction."""
+    def forward(
+        self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, places: Any = None,
+        mode: str = "tensor",
+    ) -> Any:  # fmt: skip
+        """The loss terms and `train_mae` in mode `loss`, otherwise the prediction. The engine gives a whole batch."""
         if mode != "loss":
             return self.network(images)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
@@ -213,20 +216,36 @@ class Found(NamedTuple):
         return Field(self.stride, size, self.density, self.proposals, self.scores)
 
 
+class Seen(NamedTuple):
+    """One image of a split, and what was found in it.
+
+    Attributes:
+        id: Its name.
+        heads: float64 [n, 2], its labels as (x, y), pixels.
+        size: (H, W) without padding, pixels.
+        found: What the network says.
+    """
+
+    id: str
+    heads: NDArray[np.float64]
+    size: tuple[int, int]
+    found: Found
+
+
 @torch.inference_mode()
 def evaluate(counter: Counter, loader: Iterable[Any], seen: Callable[[int], None] | None = None) -> pd.DataFrame:
-    """Predicts whole images and keeps one row each; see `metrics.counting.image_row`.
+    """Predicts whole images and keeps one row each, in the split's order; see `metrics.counting.image_row`.
 
     Args:
         counter: The model; put into evaluation mode, and back afterwards.
-        loader: Batches of one padded image with its unpadded size.
+        loader: See `predictions`.
         seen: Called with the number of images done.
     """
     training = counter.training
     counter.eval()
     rows = []
-    for batch in loader:
-        rows.append(row(batch, predict(counter, batch)))
+    for image in predictions(counter, loader):
+        rows.append(_row(image))
         if seen is not None:
             seen(len(rows))
     counter.train(training)
@@ -234,35 +253,63 @@ def evaluate(counter: Counter, loader: Iterable[Any], seen: Callable[[int], None
 
 
 @torch.inference_mode()
-def predict(counter: Counter, batch: Any) -> Found:
-    """What the network says of a batch of one padded image.
+def predictions(counter: Counter, loader: Iterable[Any]) -> Iterator[Seen]:
+    """What the network says of image after image, in the order of the split, however they were batched.
 
     Args:
         counter: The model, in evaluation mode.
-        batch: As `evaluation_loader` gives it.
+        loader: Batches of padded images of one size, as `evaluation_loader` gives them; their places are 0, 1, 2, ...
 
     Raises:
-        NonFiniteLossError: If the predicted density or proposals have NaN or infinite values.
+        NonFiniteLossError: See `predict`.
+    """
+    waiting: dict[int, Seen] = {}
+    due = 0
+    for batch in loader:
+        for number, found in enumerate(predict(counter, batch)):
+            heads = batch.target.points[number].cpu().numpy().astype(np.float64)
+            waiting[batch.places[number]] = Seen(batch.ids[number], heads, batch.valid[number], found)
+        while due in waiting:
+            yield waiting.pop(due)
+            due += 1
+
+
+@torch.inference_mode()
+def predict(counter: Counter, batch: Any) -> list[Found]:
+    """What the network says of each image of a batch. From an accelerator a batch comes back at once.
+
+    Args:
+        counter: The model, in evaluation mode.
+        batch: Padded images of one size, as `evaluation_loader` gives it.
+
+    Raises:
+        NonFiniteLossError: If the predicted density or proposals have NaN or infinite values; it names the image.
     """
     prediction = counter.network(counter.data_preprocessor(batch, False).images)
     if prediction.density is not None:
-        density = prediction.density[0, 0].float().cpu().numpy()
-        if not np.isfinite(density).all():
-            raise NonFiniteLossError(f"the prediction of image {batch.ids[0]} has NaN or infinite values")
-        return Found(density, None, prediction.stride)
+        densities = prediction.density[:, 0].float().cpu().numpy()
+        _check_finite(batch.ids, densities)
+        return [Found(density, None, prediction.stride) for density in densities]
     assert prediction.points is not None
     assert prediction.logits is not None
-    probability = prediction.logits[0].float().softmax(-1)[:, 1]
-    people = (probability >= POINT_SCORE).cpu().numpy()
-    proposals = prediction.points[0].float().cpu().numpy().astype(np.float64)
-    scores = probability.cpu().numpy().astype(np.float64)
-    if not (np.isfinite(proposals).all() and np.isfinite(scores).all()):
-        raise NonFiniteLossError(f"the prediction of image {batch.ids[0]} has NaN or infinite values")
-    return Found(None, proposals[people], prediction.stride, proposals, scores)
+    scores = prediction.logits.float().softmax(-1)[..., 1].cpu().numpy()
+    proposals = prediction.points.float().cpu().numpy().astype(np.float64)
+    _check_finite(batch.ids, proposals, scores)
+    return [
+        Found(None, where[score >= POINT_SCORE], prediction.stride, where, score.astype(np.float64))
+        for where, score in zip(proposals, scores, strict=True)
+    ]
 
 
-def row(batch: Any, found: Found) -> dict[str, object]:
+def _check_finite(ids: Sequence[str], *predicted: NDArray[Any]) -> None:
+    """Refuses a batch of which an image's part is not finite, by that image's name."""
+    for id, *parts in zip(ids, *predicted, strict=True):
+        if not all(np.isfinite(part).all() for part in parts):
+            raise NonFiniteLossError(f"the prediction of image {id} has NaN or infinite values")
+
+
+def _row(image: Seen) -> dict[str, object]:
     """The row of one image; see `metrics.counting.image_row`."""
-    true = batch.target.points[0].cpu().numpy().astype(np.float64)
+    found = image.found
     predicted = {"density": found.density, "points": found.points, "stride": found.stride}
-    return image_row(batch.ids[0], true, batch.valid[0], **predicted)
+    return image_row(image.id, image.heads, image.size, **predicted)

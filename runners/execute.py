@@ -25,16 +25,18 @@ from results.redact import redacted
 from results.schema import Evaluation, Failure, Record
 from results.spec import EvaluationSpec, LocalisationSpec, Selection
 from results.store import RunFolder, Store, read_history
-from runners import build, ranks, weights
+from runners import build, memory, ranks, weights
 from runners.counter import Counter, NonFiniteLossError, evaluate
 from runners.environment import describe, git_state, peak_memory
 from runners.hooks import (
+    LOG_INTERVAL,
     Checkpoint,
     History,
     KeepWeights,
     Progress,
     Report,
     Resume,
+    StepInfo,
     TakenOverError,
     ValidationLoop,
     tell_memory,
@@ -43,6 +45,15 @@ from runners.job import TRACKERS, Job
 from runners.metrics.counting import constant, summary
 
 __all__ = ["execute", "take_part"]
+
+
+class _OptimWrapper(OptimWrapper):
+    """The engine's, without its note of the gradient's norm after every clipping: an accelerator would have to wait."""
+
+    def _clip_grad(self) -> None:
+        """Clips the gradient of all parameters to the norm that the recipe says."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch.nn.utils.clip_grad_norm_(parameters, **self.clip_grad_kwargs)
 
 
 class _Runner(Runner):
@@ -134,6 +145,8 @@ def _selections(job: Job) -> set[Selection]:
 
 def _seed(job: Job) -> None:
     """Seeds torch and asks for deterministic kernels. Crops and order have seeds of their own, per sample."""
+    if job.place.device == "cpu":
+        memory.keep_freed()
     torch.set_num_threads(job.place.threads)
     torch.manual_seed(job.spec.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -212,24 +225,29 @@ def _runner(
     **validation: Any,
 ) -> Runner:
     """The engine, ready to train."""
-    recipe = job.spec.recipe
+    recipe, tracked = job.spec.recipe, job.place.tracker is not None
     return _Runner(
         model=ranks.wrapped(model, device),
         work_dir=str(folder.work),
         train_dataloader=data.train,
         train_cfg={"type": EpochBasedTrainLoop, "max_epochs": recipe.epochs, "val_interval": recipe.val_interval},
-        optim_wrapper=OptimWrapper(
+        optim_wrapper=_OptimWrapper(
             build.optimizer(recipe, model),
             clip_grad=None if recipe.clip_grad is None else {"max_norm": recipe.clip_grad},
         ),
         param_scheduler=build.schedules(recipe, recipe.epochs * len(data.train)),
-        default_hooks={"checkpoint": None, "logger": {"type": "LoggerHook", "interval": 50}},
+        default_hooks={
+            "checkpoint": None,
+            "runtime_info": StepInfo(tracked),
+            "logger": {"type": "LoggerHook", "interval": LOG_INTERVAL} if tracked else None,
+        },
+        log_processor={"type": "LogProcessor", "window_size": 1},
         custom_hooks=list(hooks),
         visualizer={"type": "Visualizer", "vis_backends": _trackers(job.place.tracker)},
         randomness={"seed": job.spec.seed},
         experiment_name=f"{folder.run_id}-{uuid4().hex[:6]}",  # the engine keeps its loggers by name
         default_scope="mmengine",
-        log_level="INFO" if job.place.tracker else "WARNING",
+        log_level="INFO" if tracked else "WARNING",
         **validation,
     )
 

@@ -13,13 +13,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from results.schema import Localisation
 from results.spec import LocalisationSpec
 from runners import localizers
-from runners.counter import Counter, predict
+from runners.counter import Counter, predictions
 from runners.data.datasets.base import Annotation, CrowdDataset
 from runners.localizers.base import Located, at_least
 from runners.metrics.counting import counts, point_games
@@ -189,7 +188,7 @@ def localise(
     Args:
         counter: The model with its weights; put into evaluation mode.
         specs: What is measured; all of one selection.
-        loaders: Batches of one padded image, by split.
+        loaders: Batches of padded images, by split, see `counter.predictions`.
         truth: `stored_heads` by split.
         run_id: Of the run, for the record.
         epoch: Of the weights, for the record.
@@ -199,16 +198,16 @@ def localise(
     tell = _Count(seen)
     searching = [task for task in tasks if task.searches]
     if searching:
-        for batch, found in _fields(counter, loaders["val"]):
-            _each(searching, _Task.search, batch.ids[0], found, truth["val"][batch.ids[0]])
+        for id, found in _fields(counter, loaders["val"]):
+            _each(searching, _Task.search, id, found, truth["val"][id])
             tell()
         for task in searching:
             if task.error is None:
                 task.choose()
     for split in dict.fromkeys(task.spec.split for task in tasks):
         wanted = [task for task in tasks if task.spec.split == split]
-        for batch, found in _fields(counter, loaders[split]):
-            _each(wanted, _Task.score, batch.ids[0], found, truth[split][batch.ids[0]])
+        for id, found in _fields(counter, loaders[split]):
+            _each(wanted, _Task.score, id, found, truth[split][id])
             tell()
     for task in tasks:
         yield task.scores(run_id, epoch) if task.error is None else Failed(task.spec, task.error)
@@ -244,12 +243,11 @@ def _each(
             task.seconds += time.perf_counter() - started
 
 
-@torch.inference_mode()
-def _fields(counter: Counter, loader: Iterable[Any]) -> Iterator[tuple[Any, localizers.Field]]:
-    """What the network says of image after image."""
+def _fields(counter: Counter, loader: Iterable[Any]) -> Iterator[tuple[str, localizers.Field]]:
+    """What the network says of image after image, by its name."""
     counter.eval()
-    for batch in loader:
-        yield batch, predict(counter, batch).field(batch.valid[0])
+    for image in predictions(counter, loader):
+        yield image.id, image.found.field(image.size)
 
 
 def _in_stored_pixels(found: Located, prepared: tuple[int, int], stored: tuple[int, int]) -> Located:

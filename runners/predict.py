@@ -11,8 +11,9 @@
 
 An image goes the way of the run's own evaluation: resized by the rule and scale of the run's dataset, padded,
 normalised and counted by the same functions. On the processor that measured the run, with as many threads, the count
-of a test image is the `predicted` of its evaluation to the last bit. No annotation is read. Images too large for one
-pass of the network are predicted in tiles, see `runners.predict_tiles`.
+of a test image is the `predicted` of its evaluation to the last bit; a GPU evaluates images of one size in batches,
+which may round otherwise. No annotation is read. Images too large for one pass of the network are predicted in tiles,
+see `runners.predict_tiles`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from runners.data.reading import DataError
 from runners.data.transforms import WholeImages
 from runners.job import Place
 from runners.localizers.base import Field, Localizer, Located
+from runners.memory import keep_freed
 from runners.metrics.counting import density_masses, point_masses, window_edges
 from runners.predict_tiles import MARGIN, cuts, stitched
 from runners.weights import MissingWeightsError, finished, kept, load
@@ -130,6 +132,8 @@ class Predictor:
     ) -> None:
         self.spec = finished(folder)
         file = kept(folder, selection)
+        if device == "cpu":
+            keep_freed()
         torch.set_num_threads(threads)
         with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced; the caller's stream goes on
             network = build.network(self.spec, Place(device=device, threads=threads), pretrained=False)
@@ -191,7 +195,8 @@ class Predictor:
         """What the network says of a prepared image, padding included."""
 
         def whole(window: NDArray[np.uint8]) -> Found:
-            return predict(self._counter, collate([WholeImages(_Single(id, window), multiple=self._multiple)[0]]))
+            images = WholeImages(_Single(id, window), multiple=self._multiple)
+            return predict(self._counter, collate([images[0]]))[0]
 
         if self._tile is None:
             return whole(image)
@@ -212,6 +217,7 @@ class _Single:
 
     def __init__(self, id: str, image: NDArray[np.uint8]) -> None:
         self.ids = (id,)
+        self.sizes = ((image.shape[0], image.shape[1]),)
         self._image = image
 
     def __len__(self) -> int:

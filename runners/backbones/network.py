@@ -53,7 +53,9 @@ class CounterNet(nn.Module):
                 f"images must have shape (B, 3, H, W), H and W multiples of {self.multiple}; "
                 f"found {tuple(images.shape)}. Pad them on the right and at the bottom."
             )
-        if images.device.type == "cpu":  # a fifth to a third faster there: 0.62 s a step instead of 0.83 (MobileNetV2)
+        # Faster on a CPU for every backbone: steps 1.04 to 1.6 times, evaluations 1.03 (ResNet-101) to 2.25 (MCNN), by
+        # measurement. Weights in that format, too, would gain 0 to 5 % more; on a GPU nothing was measured.
+        if images.device.type == "cpu":
             images = images.contiguous(memory_format=torch.channels_last)
         found = self.decoder(self.backbone(images))
         if isinstance(found, Tensor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from losses.base import Target
 from runners.data.transforms import Sample, TrainCrops, WholeImages
 
-__all__ = ["Batch", "EpochSampler", "collate", "evaluation_loader", "training_loader"]
+__all__ = ["AHEAD", "Batch", "EpochSampler", "SameSize", "collate", "evaluation_loader", "training_loader"]
+
+AHEAD = 64
+"""Images among which those of one size are looked for (ours): so many predictions wait, at most, for their turn."""
 
 
 class Batch(NamedTuple):
@@ -24,12 +27,14 @@ class Batch(NamedTuple):
         target: Labels; points in pixels of `images`, float32.
         ids: B names.
         valid: B times (H, W), what is not padding.
+        places: B places in the split, from 0.
     """
 
     images: Tensor
     target: Target
     ids: list[str]
     valid: list[tuple[int, int]]
+    places: list[int]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -43,7 +48,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
         short_side=torch.tensor([sample.short_side for sample in samples], dtype=torch.float32),
         spacing=[sample.spacing for sample in samples],
     )
-    return Batch(images, target, [sample.id for sample in samples], [sample.valid for sample in samples])
+    return Batch(
+        images,
+        target,
+        ids=[sample.id for sample in samples],
+        valid=[sample.valid for sample in samples],
+        places=[sample.place for sample in samples],
+    )
 
 
 class EpochSampler(Sampler[int]):
@@ -105,6 +116,43 @@ class PartOfBatches(Sampler[list[int]]):
             yield order[start : start + self.batch_size][self.rank :: self.ranks]
 
 
+class SameSize(Sampler[list[int]]):
+    """Batches of images of one size, of at most so many pixels; every image once.
+
+    Only `AHEAD` images in a row are grouped, so that whoever puts them back in order holds no more than these. Images
+    of a batch are in order, and batches are in the order of their first images.
+
+    Args:
+        sizes: (H, W) of each image.
+        pixels: Of a batch at most; a larger image is a batch of its own.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], pixels: int) -> None:
+        self.batches = [
+            batch
+            for start in range(0, len(sizes), AHEAD)
+            for batch in _grouped(sizes, range(start, min(start + AHEAD, len(sizes))), pixels)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+def _grouped(sizes: Sequence[tuple[int, int]], places: Iterable[int], pixels: int) -> list[list[int]]:
+    """The places of some images as batches of one size."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for place in places:
+        alike.setdefault(sizes[place], []).append(place)
+    found = []
+    for (height, width), group in alike.items():
+        most = max(1, pixels // (height * width))
+        found += [group[start : start + most] for start in range(0, len(group), most)]
+    return sorted(found)
+
+
 def training_loader(
     dataset: TrainCrops,
     batch_size: int,
@@ -123,15 +171,24 @@ def training_loader(
     return _loader(dataset, batch_sampler=parts, workers=workers, pin_memory=pin_memory)
 
 
-def evaluation_loader(dataset: WholeImages, *, workers: int = 0, pin_memory: bool = False) -> DataLoader[Any]:
-    """Whole images one by one, in order: their sizes differ."""
-    return _loader(dataset, workers=workers, pin_memory=pin_memory)
+def evaluation_loader(
+    dataset: WholeImages, *, pixels: int = 0, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Any]:
+    """Whole images, each once; see `SameSize` for their order.
+
+    Args:
+        dataset: The images.
+        pixels: Of a batch of images of one size, at most; 0 (default): one by one, in order.
+        workers: Data-loading processes.
+        pin_memory: Whether batches are put where a GPU copies them from.
+    """
+    return _loader(dataset, batch_sampler=SameSize(dataset.sizes, pixels), workers=workers, pin_memory=pin_memory)
 
 
 def _loader(
     dataset: Dataset[Sample],
     *,
-    batch_sampler: Sampler[list[int]] | None = None,
+    batch_sampler: Sampler[list[int]],
     workers: int,
     pin_memory: bool,
 ) -> DataLoader[Any]:

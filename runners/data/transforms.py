@@ -6,6 +6,7 @@ the batch size change nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset
 from losses.geometry import spread
 from runners.data.noise import Noise, clip
 
-__all__ = ["PAD", "Images", "Sample", "TrainCrops", "WholeImages", "noise_key"]
+__all__ = ["PAD", "Images", "Sample", "SizedImages", "TrainCrops", "WholeImages", "noise_key"]
 
 PAD = np.array([124, 116, 104], dtype=np.uint8)
 """The ImageNet mean colour, 255 (0.485, 0.456, 0.406) rounded: within half a grey level of zero after normalisation."""
@@ -47,6 +48,15 @@ class Images(Protocol):
         ...
 
 
+class SizedImages(Images, Protocol):
+    """A split that knows the sizes of its images without reading them."""
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """(H, W) of each image, pixels."""
+        ...
+
+
 class Sample(NamedTuple):
     """One network input and its labels.
 
@@ -59,6 +69,7 @@ class Sample(NamedTuple):
         short_side: Shorter side of the whole image at this scale, pixels.
         valid: (H, W) of what is not padding.
         id: Name of the image.
+        place: Its place in the split, from 0.
     """
 
     image: Tensor
@@ -68,6 +79,7 @@ class Sample(NamedTuple):
     short_side: float
     valid: tuple[int, int]
     id: str
+    place: int
 
 
 class Heads(NamedTuple):
@@ -148,6 +160,7 @@ class TrainCrops(Dataset[Sample]):
             short_side=min(height, width) * self.crop / side,
             valid=valid,
             id=self.images.ids[index],
+            place=index,
         )
 
 
@@ -159,7 +172,7 @@ class WholeImages(Dataset[Sample]):
         multiple: What the sides of the padded image are divisible by; 32 fits every backbone here.
     """
 
-    def __init__(self, images: Images, *, multiple: int = 32) -> None:
+    def __init__(self, images: SizedImages, *, multiple: int = 32) -> None:
         if multiple < 1:
             raise ValueError(f"multiple must be at least 1; found {multiple!r}")
         self.images, self.multiple = images, multiple
@@ -167,18 +180,27 @@ class WholeImages(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(H, W) of each padded image, pixels; no image is read."""
+        return [self._padded(size) for size in self.images.sizes]
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = (-(-side // self.multiple) * self.multiple for side in size)
+        return height, width
+
     def __getitem__(self, index: int) -> Sample:
         image, points = self.images.image(index), self.images.points(index)
         height, width = image.shape[:2]
-        padded = -(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple
         return Sample(
-            image=_tensor(_padded(image, padded)),
+            image=_tensor(_padded(image, self._padded((height, width)))),
             points=torch.from_numpy(points).float(),
             visible=torch.ones(len(points)),
             spacing=torch.from_numpy(_spacing(points)).float(),
             short_side=float(min(height, width)),
             valid=(height, width),
             id=self.images.ids[index],
+            place=index,
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -13,9 +15,9 @@ from scipy.spatial.distance import cdist
 from benchmark.localizing import localisations
 from benchmark.study import validated
 from results.schema import Localisation
-from results.spec import LocalisationSpec
+from results.spec import EvaluationSpec, LocalisationSpec
 from results.store import RunFolder
-from runners import localizers
+from runners import build, counter, localizers
 from runners.execute import execute
 from runners.job import Job, Place
 from runners.localise import stored_heads
@@ -194,6 +196,37 @@ def test_two_processes_agree(trained: Trained) -> None:
     score(trained, "pml")
     (after,) = [m for m in run.localisations() if m.localisation.localizer == "otm"]
     assert after.scores == before.scores
+
+
+@pytest.mark.parametrize("loss", ["pml", "p2p"])
+def test_batches_of_images_have_the_scores_of_single_ones(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """As on a GPU; batches may round otherwise, the order of the rows is the same."""
+    score(trained, loss)
+    run, sizes = trained.copy(tmp_path, loss), []
+    shutil.rmtree(run.path / "eval")
+    whole = counter.predict
+    monkeypatch.setattr(counter, "predict", lambda model, batch: sizes.append(len(batch.ids)) or whole(model, batch))
+    monkeypatch.setitem(build.EVALUATION_PIXELS, "cpu", 3 * 96 * 96)
+    place = Place(data_root=trained.root, cache_dir=trained.cache)
+    wanted = specs(trained, loss)
+    job = Job(spec=run.spec(), output=tmp_path / "runs", place=place, localisations=wanted)
+    assert execute(job, lambda event: None)
+    assert max(sizes) >= 3
+    for spec in wanted:
+        single, batched = trained.run(loss).points(spec), run.points(spec)
+        assert single["id"].tolist() == batched["id"].tolist()
+        assert single["predicted"].tolist() == batched["predicted"].tolist()
+        for name in ("points", "scores"):
+            left, right = (np.concatenate(frame[name].to_list()) for frame in (single, batched))
+            np.testing.assert_allclose(right, left, rtol=1e-4, atol=1e-3 if name == "points" else 1e-6)
+    pd.testing.assert_frame_equal(
+        run.images(EvaluationSpec()).drop(columns="mass"),
+        trained.run(loss).images(EvaluationSpec()).drop(columns="mass"),
+        check_exact=False,
+        rtol=1e-4,
+    )
 
 
 def test_one_localizer_that_fails_loses_no_other(trained: Trained, tmp_path: Path) -> None:

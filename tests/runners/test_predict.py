@@ -140,7 +140,7 @@ def test_a_tile_that_would_keep_nothing_is_refused(trained: Trained) -> None:
 def test_people_in_the_padding_do_not_count(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     inside, outside = [[0.0, 0.0], [70.0, 35.0], [20.0, 70.0]], [[70.1, 35.0], [5.0, 70.5], [-0.1, 3.0], [71.0, 71.0]]
     found = Found(None, np.array([*inside, *outside]), 8)
-    monkeypatch.setattr("runners.predict.predict", lambda counter, batch: found)
+    monkeypatch.setattr("runners.predict.predict", lambda counter, batch: [found])
     predicted = Predictor(trained.run("p2p")).image(np.zeros((100, 100, 3), np.uint8))
     assert predicted.count == 3
     assert predicted.points.tolist() == inside

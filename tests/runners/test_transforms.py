@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from losses.base import CrowdLoss, Prediction, check_inputs
-from runners.data.loader import Batch, EpochSampler, collate, evaluation_loader, training_loader
+from runners.data.loader import (
+    AHEAD,
+    Batch,
+    EpochSampler,
+    SameSize,
+    collate,
+    evaluation_loader,
+    training_loader,
+)
 from runners.data.noise import parse
 from runners.data.transforms import PAD, TrainCrops, WholeImages
 
@@ -25,6 +33,7 @@ class Memory:
     ) -> None:
         self._images, self._points, self._boxes = images, points, boxes
         self.ids = tuple(f"image{i}" for i in range(len(images)))
+        self.sizes = tuple((image.shape[0], image.shape[1]) for image in images)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -254,7 +263,25 @@ def test_evaluation_goes_through_in_order_one_by_one() -> None:
     found = list(evaluation_loader(WholeImages(crowd([(50, 60), (20, 90)]))))
     assert [batch.ids for batch in found] == [["image0"], ["image1"]]
     assert [batch.valid for batch in found] == [[(50, 60)], [(20, 90)]]
+    assert [batch.places for batch in found] == [[0], [1]]
     assert found[1].target.image_size == (32, 96)
+
+
+def test_batches_of_one_size_hold_every_image_once_and_no_more_pixels_than_allowed() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(32 * int(h), 32 * int(w)) for h, w in rng.integers(1, 5, (200, 2))]
+    batches = list(SameSize(sizes, 16 * 32 * 32))
+    assert len(batches) == len(SameSize(sizes, 16 * 32 * 32)) < 150
+    assert sorted(place for batch in batches for place in batch) == list(range(200))
+    seen = 0
+    for batch in batches:
+        assert len({sizes[place] for place in batch}) == 1
+        assert batch == sorted(batch)
+        assert len(batch) * sizes[batch[0]][0] * sizes[batch[0]][1] <= 16 * 32 * 32
+        seen += len(batch)
+        assert max(batch) < AHEAD * -(-seen // AHEAD), "nothing further ahead is read"
+    assert list(SameSize(sizes, 0)) == [[place] for place in range(200)]
+    assert list(SameSize([(64, 64)] * 5, 2 * 64 * 64)) == [[0, 1], [2, 3], [4]]
 
 
 def test_mmengine_hands_a_batch_on_as_it_is() -> None:
