@@ -23,7 +23,7 @@ def add_speed(commands: Commands) -> None:
     speed = command(commands, "speed", "benchmark.speed.command:speed", "measure what the losses cost", epilog=_EPILOG)
     speed.add_argument(
         "--losses", nargs="+", default=[], metavar="LOSS",
-        help="names, parameters in brackets (default: all; of dm_count the official variant)",
+        help="names, parameters in brackets (default: all, dm_count in both variants)",
     )  # fmt: skip
     speed.add_argument(
         "--workloads", nargs="+", default=["step", "batch", "dense"], metavar="SIZE",
@@ -36,4 +36,5 @@ def add_speed(commands: Commands) -> None:
     speed.add_argument("--no-reference", action="store_true", help="leave the dense references out")
     speed.add_argument("--scaling", action="store_true", help="vary people and cells, too")
     speed.add_argument("-o", "--output", type=Path, default=Path("runs"), help="store that keeps it (default: runs)")
+    speed.add_argument("--resume", action="store_true", help="go on with the store's last measurement of this machine")
     speed.add_argument("--json", action="store_true", help="print everything that was measured")

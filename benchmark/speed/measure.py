@@ -149,6 +149,8 @@ def _answer(job: Job, answers: Any) -> None:
     torch.set_num_threads(1)
     try:
         answers.put(_measure(job))
+    except KeyboardInterrupt:
+        pass  # of the whole group: the command says what was kept
     except (RuntimeError, MemoryError, ValueError) as error:
         text = str(error).splitlines()[0]
         short = "out of memory" if "memory" in text.lower() or "alloc" in text.lower() else text

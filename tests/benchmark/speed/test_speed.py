@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmark.cli import main
-from benchmark.speed import measure
+from benchmark.speed import command, measure
 from benchmark.speed.command import part_of
 from benchmark.speed.measure import Job, measured, timed
 from benchmark.speed.probe import probe
@@ -149,6 +149,87 @@ def test_what_the_command_refuses(
 
 
 # ---- what is kept
+
+
+WORDS = ["speed", "--losses", "pml", "bl", "--workloads", "step", "dense", "--seconds", "0.02"]
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException | None) -> list[tuple[str, str, bool]]:
+    """Small workloads; after so many measurements an error. The measurements that are asked for."""
+    asked: list[tuple[str, str, bool]] = []
+
+    def once(job: Job) -> measure.Measured:
+        if error is not None and len(asked) == after:
+            raise error
+        asked.append((job.loss, job.work.name, job.dense))
+        return measure.Measured(1.0 + len(asked), 1.0, 99.0, 3)
+
+    monkeypatch.setitem(WORKLOADS, "step", Workload(8, 5, 2))
+    monkeypatch.setitem(WORKLOADS, "dense", Workload(8, 9))
+    monkeypatch.setattr(command, "measured", once)
+    monkeypatch.setattr(command, "network_ms", lambda *words: 10.0)
+    monkeypatch.setattr(command, "probe", lambda device: {"matmul_gflops": 1.0 + after})
+    return asked
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the machine is on fire")])
+def test_what_was_measured_before_the_end_is_kept_and_gone_on_with(
+    error: BaseException, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven measurements: three rows with their references, and half of the fourth row, which is lost."""
+    stopping(monkeypatch, 7, error)
+    stopped = isinstance(error, KeyboardInterrupt)
+    assert main([*WORDS, "-o", str(tmp_path)]) == (130 if stopped else 2)
+    said = capsys.readouterr().err
+    assert "3 rows are kept in" in said
+    assert "the same command with --resume goes on" in said
+    assert stopped or "on fire" in said
+    (kept,) = read_all(tmp_path)
+    assert [(row.loss, row.workload) for row in kept.rows] == [("pml", "step"), ("bl", "step"), ("pml", "dense")]
+    assert main(["report", "speed", "-o", str(tmp_path)]) == 0
+
+    asked = stopping(monkeypatch, 0, None)
+    assert main([*WORDS, "-o", str(tmp_path), "--resume"]) == 0
+    assert asked == [("bl", "8x8, 9 people", False), ("bl", "8x8, 9 people", True)]
+    (whole,) = read_all(tmp_path)
+    assert whole.rows[:3] == kept.rows
+    assert (whole.written, whole.probe) == (kept.written, kept.probe)
+    assert (whole.rows[3].loss, whole.rows[3].workload, whole.rows[3].own.ms) == ("bl", "dense", 2.0)
+
+
+def test_a_row_without_its_reference_is_measured_again_where_one_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = stopping(monkeypatch, 0, None)
+    assert main([*WORDS, "-o", str(tmp_path), "--no-reference"]) == 0
+    assert len(asked) == 4
+    asked = stopping(monkeypatch, 0, None)
+    assert main([*WORDS, "-o", str(tmp_path), "--resume", "--losses", "pml", "chfl[norm=sparse]"]) == 0
+    assert [job[0] for job in asked] == ["pml", "pml", "chfl"] * 2, "of chfl with that norm there is no reference"
+    asked = stopping(monkeypatch, 0, None)
+    assert main([*WORDS, "-o", str(tmp_path), "--resume", "--losses", "pml", "chfl[norm=sparse]"]) == 0
+    assert asked == []
+    (kept,) = read_all(tmp_path)
+    assert len({(row.loss, row.workload) for row in kept.rows}) == len(kept.rows) == 6
+
+
+def test_stopped_before_the_first_row_nothing_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping(monkeypatch, 0, KeyboardInterrupt())
+    assert main([*WORDS, "-o", str(tmp_path)]) == 130
+    assert "nothing new was measured" in capsys.readouterr().err
+    assert read_all(tmp_path) == []
+
+
+def test_only_what_this_machine_measured_is_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping(monkeypatch, 0, None)
+    write(tmp_path, speed_of(row()))
+    assert main([*WORDS, "-o", str(tmp_path), "--resume"]) == 2
+    assert "nothing to resume: none of the store's 1 measurements is of this machine" in capsys.readouterr().err
+    assert len(read_all(tmp_path)) == 1
 
 
 def test_broken_files_are_named_and_the_others_stay(tmp_path: Path) -> None:
