@@ -15,7 +15,7 @@ from reports.table import Cell, Column, Row, Table
 from reports.tables_places import file_name
 from results.speed import Cost, Speed, SpeedRow
 
-__all__ = ["exponent", "exponents", "scaling_frame", "speed_part", "speed_table", "step_ms"]
+__all__ = ["exponent", "exponents", "profile_table", "scaling_frame", "speed_part", "speed_table", "step_ms"]
 
 _SCALING = "scaling"
 _LEAD = (
@@ -38,6 +38,8 @@ def speed_part(found: Sequence[Speed], looks: Mapping[str, Look]) -> Part:
         ending = f"_{number}" if len(found) > 1 else ""
         if any(row.workload != _SCALING for row in one.rows):
             tables.append(speed_table(one, f"speed{ending}"))
+        if one.profiles:
+            tables.append(profile_table(one, f"speed_profile{ending}"))
         frame = scaling_frame(one)
         if len(frame):
             tables.append(exponents(one, f"speed_exponents{ending}"))
@@ -90,6 +92,29 @@ def speed_table(speed: Speed, name: str = "speed") -> Table:
         caption.insert(1, f"step: the loss's share of a training step of {speed.backbone} with that batch.")
     caption += [f"{row.loss}, {row.size}: {words}." for row in rows for words in _problems(row)]
     return Table(file_name(name), "What a loss costs", "loss", tuple(columns), tuple(body), tuple(caption))
+
+
+def profile_table(speed: Speed, name: str = "speed_profile") -> Table:
+    """Rows losses; milliseconds of each part of a training step, and the loss's share; its functions underneath."""
+    parts = list(dict.fromkeys(part for one in speed.profiles for part in one.parts))
+    body, largest = [], []
+    for one in sorted(speed.profiles, key=lambda one: one.loss):
+        whole = sum(one.parts.values())
+        spent = sum(ms for part, ms in one.parts.items() if part.startswith("loss"))
+        times = [Cell(_digits(one.parts[part]), one.parts[part]) if part in one.parts else Cell() for part in parts]
+        share = Cell(f"{100 * spent / whole:.1f} %", 100 * spent / whole) if whole else Cell("–")
+        body.append(Row(one.loss, (*times, share)))
+        functions = ", ".join(f"{function} {100 * part:.0f} %" for function, part in one.functions.items())
+        largest.append(f"{one.loss}: {functions}.")
+    columns = [*(Column(part.split()[-1], part.split()[0]) for part in parts), Column("share", "loss", "derived")]
+    caption = (
+        f"Milliseconds of the parts of a training step of {speed.backbone}, medians: eight 256-px crops of 300 people "
+        "each, one thread. What a loss computes from the points is in its forward pass.",
+        speed.machine,
+        "Largest functions of each loss, forward and backward, what they call left out:",
+        *largest,
+    )
+    return Table(file_name(name), "A training step, part by part", "loss", tuple(columns), tuple(body), caption)
 
 
 def exponents(speed: Speed, name: str = "speed_exponents") -> Table:

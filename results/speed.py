@@ -11,11 +11,14 @@ from results.atomic import printable, write_text
 from results.documents import content, value
 from results.frames import StoreError
 
-__all__ = ["Cost", "Speed", "SpeedRow", "read_all", "write"]
+__all__ = ["Cost", "Speed", "SpeedRow", "StepProfile", "read_all", "write"]
 
 FOLDER = "speed"
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Size = Annotated[int, Field(ge=1)]
+_Name = Annotated[str, Field(max_length=200)]
+_Time = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Strict(BaseModel):
@@ -83,6 +86,20 @@ class SpeedRow(_Strict):
         return self.own.ms / (self.own.ms + self.network_ms)
 
 
+class StepProfile(_Strict):
+    """Where the time of a training step goes, with one loss.
+
+    Attributes:
+        loss: As typed.
+        parts: Milliseconds of the step's parts in their order, medians; see `benchmark.speed.profile`.
+        functions: Share of the loss's time in each of its largest functions.
+    """
+
+    loss: str = Field(max_length=300)
+    parts: dict[_Name, _Time] = Field(max_length=20)
+    functions: dict[_Name, _Share] = Field(max_length=20)
+
+
 class Speed(_Strict):
     """One call of `benchmark speed`.
 
@@ -92,6 +109,7 @@ class Speed(_Strict):
         environment: As in a record: processor, device, threads, library versions.
         probe: What the machine can do, see `benchmark.speed.probe`.
         rows: What was measured.
+        profiles: Where the time of a training step goes, for the losses that were asked for.
     """
 
     format: int = Field(default=1, ge=1, le=1)
@@ -100,6 +118,7 @@ class Speed(_Strict):
     environment: dict[str, Any]
     probe: dict[str, _Positive]
     rows: list[SpeedRow]
+    profiles: list[StepProfile] = []
 
     @property
     def machine(self) -> str:

@@ -13,6 +13,7 @@ _EPILOG = """examples:
   benchmark speed --losses pml bl --workloads large
   benchmark speed --losses gl[scaling=0.7] --no-reference --json
   benchmark speed --scaling --no-reference         exponents over people and cells
+  benchmark speed --workloads step --profile       where the time of a training step goes
 
 The dense reference is the same mathematics with matrices of points x cells, measured in the same call. Let nothing else
 run on the machine."""
@@ -35,6 +36,9 @@ def add_speed(commands: Commands) -> None:
     speed.add_argument("--seconds", type=float, default=2.0, help="how long each measurement repeats (default: 2)")
     speed.add_argument("--no-reference", action="store_true", help="leave the dense references out")
     speed.add_argument("--scaling", action="store_true", help="vary people and cells, too")
+    speed.add_argument(
+        "--profile", action="store_true", help="also where the time of a training step goes, and that of each loss"
+    )
     speed.add_argument("-o", "--output", type=Path, default=Path("runs"), help="store that keeps it (default: runs)")
     speed.add_argument("--resume", action="store_true", help="go on with the store's last measurement of this machine")
     speed.add_argument("--json", action="store_true", help="print everything that was measured")

@@ -17,6 +17,7 @@ from benchmark.show import console, progress_console
 from benchmark.speed.dense import DENSE, OFFICIAL, reference
 from benchmark.speed.measure import Job, Measured, measured, network_ms
 from benchmark.speed.probe import probe
+from benchmark.speed.profile import profiled
 from benchmark.speed.workloads import SCALING, WORKLOADS, Workload
 from losses.discovery import check_known
 from reports.page import Part
@@ -24,7 +25,7 @@ from reports.render import terminal
 from reports.speed import speed_part
 from reports.style import looks
 from results.atomic import printable
-from results.speed import Cost, Speed, SpeedRow, read_all, write
+from results.speed import Cost, Speed, SpeedRow, StepProfile, read_all, write
 from runners.backbones import Reads, fits
 from runners.environment import describe
 from runners.memory import keep_freed
@@ -53,6 +54,7 @@ def speed(options: argparse.Namespace) -> int:
             seconds=options.seconds,
             dense=not options.no_reference,
             scaling=options.scaling,
+            profile=options.profile,
             earlier=read_all(options.output) if options.resume else None,
             keep=kept,
         )
@@ -111,6 +113,7 @@ def measure(
     seconds: float = 2.0,
     dense: bool = True,
     scaling: bool = False,
+    profile: bool = False,
     earlier: Sequence[Speed] | None = None,
     keep: Callable[[Speed], None] = lambda found: None,
 ) -> Speed:
@@ -124,6 +127,7 @@ def measure(
         seconds: How long each measurement repeats.
         dense: Whether the dense references are measured too.
         scaling: Whether points and cells are varied too, for exponents.
+        profile: Whether a training step with each loss is taken apart too, on a CPU.
         earlier: Measurements, the oldest first; the last one of this machine and backbone is gone on with, what it has
             is not measured again. None: a new one.
         keep: Called after each row with all that is measured so far.
@@ -136,6 +140,8 @@ def measure(
         raise ValueError(f"--seconds must be positive; found {seconds}")
     for name in workloads:
         check_known("workload", name, WORKLOADS)
+    if profile and device != "cpu":
+        raise ValueError(f"--profile takes a step of the CPU apart; found --device {device}; leave one of them out")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {device} is not there: torch {torch.__version__} sees no GPU; use --device cpu")
     losses_ = [*choices] or [Choice(name, {}) for name in losses.names()] + [
@@ -160,6 +166,13 @@ def measure(
         others = [one for one in found.rows if _key(one) != _key(row)]
         found = found.model_copy(update={"rows": [*others, row]})
         keep(found)
+    for choice in losses_ if profile else ():
+        if str(choice) not in {one.loss for one in found.profiles}:
+            progress_console.print(f"{escape(str(choice))}: profile of a training step", soft_wrap=True)
+            keep_freed()
+            one = StepProfile(loss=str(choice), **profiled(choice, backbone, 2 * seconds)._asdict())
+            found = found.model_copy(update={"profiles": [*found.profiles, one]})
+            keep(found)
     return found
 
 
