@@ -3,9 +3,7 @@
 The process of the run is rank 0: it starts the others, validates, writes, and ends them. They see the same job, train
 the same weights on their parts of each batch, and write nothing. The losses know of the whole batch
 (`losses.parallel`), so the run is the same but for the order of floating-point sums; on several GPUs batch
-normalisation is over the whole batch too (SyncBatchNorm), on CPUs over each part.
-
-Started as `python -m runners.ranks`, the job as JSON on standard input.
+normalisation is over the whole batch too (SyncBatchNorm), on CPUs over each part. The others are `runners.rank_worker`.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from torch import distributed, nn
 from results.store import Store
 from runners.job import Job
 
-__all__ = ["device_of", "together", "unwrapped", "wrapped"]
+__all__ = ["device_of", "join", "together", "unwrapped", "wrapped"]
 
 _PATIENCE = timedelta(hours=2)
 """How long the others wait while rank 0 validates."""
@@ -55,7 +53,7 @@ def together(job: Job) -> Iterator[None]:
     meeting = work / f"meeting-{uuid4().hex[:8]}"
     others = [_start(job, rank, meeting, work / f"log-rank-{rank}.txt") for rank in range(1, count)]
     try:
-        _join(job, 0, meeting)
+        join(job, 0, meeting)
         yield
     except Exception as error:
         said = _last_words(others, work)
@@ -91,7 +89,7 @@ def _start(job: Job, rank: int, meeting: Path, log: Path) -> subprocess.Popen[st
     environment = os.environ | {"RANK": str(rank), "CROWD_MEETING": str(meeting)}
     with log.open("w", encoding="utf-8") as said:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "runners.ranks"],
+            [sys.executable, "-P", "-m", "runners.rank_worker"],
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
@@ -105,7 +103,7 @@ def _start(job: Job, rank: int, meeting: Path, log: Path) -> subprocess.Popen[st
     return process
 
 
-def _join(job: Job, rank: int, meeting: Path) -> None:
+def join(job: Job, rank: int, meeting: Path) -> None:
     """Meets the other processes."""
     device = device_of(job, rank)
     if device.type != "cpu":
@@ -128,18 +126,3 @@ def _last_words(others: list[subprocess.Popen[str]], work: Path) -> str:
             lines = (work / f"log-rank-{rank}.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             return f"process {rank} of the run ended with status {process.returncode}: {lines[-1] if lines else ''}"
     return ""
-
-
-def main() -> int:
-    """Takes part in a job until rank 0 has enough of it."""
-    from runners.execute import take_part
-
-    job, rank = Job.model_validate_json(sys.stdin.read()), int(os.environ["RANK"])
-    _join(job, rank, Path(os.environ["CROWD_MEETING"]))
-    take_part(job, rank)
-    distributed.destroy_process_group()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -120,7 +120,7 @@ def test_the_death_of_another_process_is_told(root: Path, tmp_path: Path) -> Non
     task = shared(longer(job(root, tmp_path / "runs", backbones=["mcnn"])), 2)
     process = start(task)
     wait_for_checkpoint(task)
-    (other,) = (child for child in psutil.Process(process.pid).children() if "runners.ranks" in child.cmdline())
+    (other,) = (child for child in psutil.Process(process.pid).children() if "runners.rank_worker" in child.cmdline())
     other.kill()
     process.wait(60)
     folder = Store(task.output).run(task.spec.run_id)
