@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from losses import _together as together
+from losses._together import padded
 from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import cell_axis, free_to_look, wide
 from losses.parallel import processes
-from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles, unseen_schedule
+from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles
 
 __all__ = ["GL"]
 
@@ -114,8 +115,7 @@ class GL(CrowdLoss):
         if len(sample.points) == 0:
             total = density.sum().abs()
             return {"emd": total, "point": self.tau * total, "pixel": self.tau * total, "entropy": total * 0}
-        cost, schedule = self._geometry(sample)
-        g, f = self._potentials(cost, density.detach(), schedule)
+        cost, g, f = self._solve(sample)
         # From here on the cost's memory holds the plan per unit of density.
         kernel, entropy, slope = self._kernel_(cost, f, g, density.detach())
         emd = (density * self._marginal(f)).sum() + self._marginal(g).sum()
@@ -133,8 +133,7 @@ class GL(CrowdLoss):
         density = sample.density.detach().flatten()
         if len(sample.points) == 0:
             return torch.zeros_like(sample.density)
-        cost, schedule = self._geometry(sample)
-        g, f = self._potentials(cost, density, schedule)
+        cost, g, f = self._solve(sample)
         kernel, _, _ = self._kernel_(cost, f, g, density)
         return (kernel.sum(0) * density).view_as(sample.density)
 
@@ -143,39 +142,77 @@ class GL(CrowdLoss):
         summed = self.official and name == "entropy"
         return processes() * values.sum() if summed else super().reduce(name, values)
 
-    def _geometry(self, sample: Sample) -> tuple[Tensor, list[float | Tensor]]:
-        """The cost (n, h * w), and the entropy's strengths from the diagonal of the box around cells and points on."""
+    def coupled(self, batch: list[Sample]) -> list[Sample]:
+        """On an accelerator, the potentials of all images at once."""
+        people = [sample for sample in batch if len(sample.points)]
+        if not people or free_to_look(people[0].density):
+            return batch
+        # A filling point takes no part, but for the box around all points; there it must not stick out.
+        points, real = padded([sample.points for sample in people], min(people[0].image_size) / 2)
+        cost, diameter = self._geometry(points, people[0])
+        density = torch.stack([sample.density.detach().flatten() for sample in people])
+        # Points may be outside of the image, but hardly by more than its own size.
+        most = 2 * math.hypot(*people[0].image_size) / (self.crop_size or max(people[0].image_size))
+        g, f = together.annealed(
+            cost,
+            torch.where(real, 0.0, _NO_MASS).to(cost.dtype),
+            self._log_mass(density),
+            diameter.clamp(min=self.blur),
+            max(most, self.blur),
+            self.blur,
+            self.scaling,
+            reach=self.reach,
+        )
+        own = iter(zip(cost, g, f, strict=True))
+        return [self._solved(sample, *next(own)) if len(sample.points) else sample for sample in batch]
+
+    @staticmethod
+    def _solved(sample: Sample, cost: Tensor, g: Tensor, f: Tensor) -> Sample:
+        """An image with its own part of the solution; of the cost a copy, which is worked on in place."""
+        count = len(sample.points)
+        return sample._replace(solved=(cost[:count].clone(), g[:count], f))
+
+    def _solve(self, sample: Sample) -> tuple[Tensor, ...]:
+        """The cost (n, h * w) of one image, and the potentials over points (n,) and cells (h * w,)."""
+        if sample.solved is not None:
+            return sample.solved
+        cost, diameter = self._geometry(sample.points, sample)
+        schedule = epsilon_schedule(max(float(diameter), self.blur), self.blur, self.scaling)
+        log_mass = self._log_mass(sample.density.detach().flatten())
+        g, f = annealed(cost, torch.zeros_like(cost[:, 0]), log_mass, schedule, reach=self.reach)
+        return cost, g, f
+
+    def _geometry(self, points: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
+        """The cost, and the diagonal of the box around all cells and points: the first strength of the entropy.
+
+        Args:
+            points: (..., n, 2) of images of one size.
+            sample: One of these images.
+
+        Returns:
+            (..., n, h * w) and, in float64, (...).
+        """
         size = self.crop_size or max(sample.image_size)
-        points = sample.points / size
+        points = points / size
         offset = 1.0 if self.official else 0.5
         ys, xs = (cell_axis(k, sample.stride, points, offset=offset) / size for k in sample.density.shape)
-        dy = ys - points[:, 1:2]
-        dx = xs - points[:, 0:1]
-        distance = (dy.square().unsqueeze(2) + dx.square().unsqueeze(1)).sqrt_()
+        dy = ys - points[..., 1:2]
+        dx = xs - points[..., 0:1]
+        distance = (dy.square().unsqueeze(-1) + dx.square().unsqueeze(-2)).sqrt_()
         if self.cost == "perspective":
-            distance.div_((0.1 * (ys + points[:, 1:2]) + 0.5).clamp_(min=_LEAST_SCALE).unsqueeze(2))
+            distance.div_((0.1 * (ys + points[..., 1:2]) + 0.5).clamp_(min=_LEAST_SCALE).unsqueeze(-1))
         else:
             distance.div_(_EXP_SCALE)
         # Inside the box of cells only its corners matter, so two of them and the points span the same box.
         corners = torch.stack([torch.stack([xs[0], ys[0]]), torch.stack([xs[-1], ys[-1]])])
-        everything = torch.cat([corners, points])
-        box = everything.amax(0) - everything.amin(0)
-        return distance.clamp_(max=_FARTHEST).expm1_().flatten(1), self._schedule(box, sample.image_size, size)
+        everything = torch.cat([corners.expand(*points.shape[:-2], 2, 2), points], dim=-2)
+        box = everything.amax(-2) - everything.amin(-2)
+        return distance.clamp_(max=_FARTHEST).expm1_().flatten(-2), torch.linalg.vector_norm(wide(box), dim=-1)
 
-    def _schedule(self, box: Tensor, image_size: tuple[int, int], size: float) -> list[float | Tensor]:
-        """The strengths of the entropy, from the diagonal of a box (2,) down to `blur`."""
-        if free_to_look(box):
-            return [*epsilon_schedule(max(float(torch.linalg.vector_norm(box)), self.blur), self.blur, self.scaling)]
-        diameter = torch.linalg.vector_norm(wide(box)).clamp(min=self.blur)
-        # Points may be outside of the image, but hardly by more than its own size.
-        most = max(2 * math.hypot(*image_size) / size, self.blur)
-        return unseen_schedule(diameter, most, self.blur, self.scaling)
-
-    def _potentials(self, cost: Tensor, density: Tensor, schedule: Sequence[float | Tensor]) -> tuple[Tensor, Tensor]:
-        """The potentials over points (n,) and cells (h * w,)."""
-        mass = torch.where((density > 0).any(), density, torch.full_like(density, _TRACE))
-        log_mass = torch.where(mass > 0, mass.log(), torch.full_like(mass, _NO_MASS))
-        return annealed(cost, torch.zeros_like(cost[:, 0]), log_mass, schedule, reach=self.reach)
+    def _log_mass(self, density: Tensor) -> Tensor:
+        """The log masses of the cells, (..., m); a map without any mass has a trace of it everywhere."""
+        mass = torch.where((density > 0).any(-1, keepdim=True), density, _TRACE)
+        return torch.where(mass > 0, mass.log(), _NO_MASS)
 
     def _marginal(self, potential: Tensor) -> Tensor:
         """W(t), the dual cost of a potential under KL marginals."""

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from losses.geometry import axis_gaussians, cell_axis, free_to_look
+from losses.geometry import axis_gaussians, cell_axis
 
 __all__ = [
+    "FLOOR",
     "SOLVERS",
     "Potentials",
     "annealed",
@@ -27,7 +28,6 @@ __all__ = [
     "softmin",
     "squared_distance",
     "tiles",
-    "unseen_schedule",
 ]
 
 _CPU_TILE = 1 << 17
@@ -46,7 +46,7 @@ _ABSORB = -0.15
 """Scalings beyond tiny^-0.15 (5e5 in float32) are absorbed: their square times that floor is still nothing."""
 _SPARSE = 4
 """A kernel is stored sparsely where its windows are this many times smaller than the map (measured on the CPU)."""
-_FLOOR = 1e-16
+FLOOR = 1e-16
 """What DM-Count's code adds to both denominators and to the argument of the logarithm [code]."""
 
 
@@ -81,7 +81,7 @@ def safe_exp_(exponent: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def softmin(cost: Tensor, weight: Tensor, reg: float | Tensor, *, dim: int) -> Tensor:
+def softmin(cost: Tensor, weight: Tensor, reg: float, *, dim: int) -> Tensor:
     """-reg log sum exp(weight - cost / reg) along `dim`, tile by tile: memory O(n + m) beside the cost.
 
     Args:
@@ -96,8 +96,7 @@ def softmin(cost: Tensor, weight: Tensor, reg: float | Tensor, *, dim: int) -> T
     weight = weight.unsqueeze(1 - dim)
     result = cost.new_empty(cost.shape[1 - dim])
     for part in tiles(len(result), cost.shape[dim], cost):
-        some = cost[:, part] if dim == 0 else cost[part]
-        exponent = weight - some / reg if isinstance(reg, Tensor) else torch.sub(weight, some, alpha=1 / reg)
+        exponent = torch.sub(weight, cost[:, part] if dim == 0 else cost[part], alpha=1 / reg)
         largest = exponent.amax(dim, keepdim=True)
         total = safe_exp_(exponent.sub_(largest)).sum(dim)
         torch.add(total.log_(), largest.squeeze(dim), out=result[part])
@@ -124,16 +123,11 @@ def balanced(
         a: (n,) positive masses of the points, summing to 1.
         b: (m,) non-negative masses of the cells, summing to 1.
         solver: `"pot"`, POT's log-domain Sinkhorn; `"stabilised"`, the same rounds as matrix products, much faster;
-            `"exact"`, POT's network simplex, without entropy (then the c-transform is the hard one). Elsewhere than on
-            the CPU the first and the last make the device wait.
+            `"exact"`, POT's network simplex, without entropy (then the c-transform is the hard one).
         reg: Strength of the entropy, in the units of the cost.
         iterations: Most rounds (one update of each side) of the Sinkhorn solvers.
         tolerance: They stop when, at every tenth round, the cells' marginal is this close in the 2-norm [POT].
     """
-    if solver == "stabilised" and not free_to_look(cost):
-        f, there = _unseen_rounds(cost, a, b, reg, iterations, tolerance), (b > 0).any()
-        g = softmin(cost, a.log() + f / reg, reg, dim=0)
-        return Potentials(torch.where(there, f, 0), torch.where(there, g, 0))
     filled = b > 0
     if not bool(filled.any()):
         return Potentials(torch.zeros_like(a), torch.zeros_like(b))
@@ -197,24 +191,6 @@ def _scale(
     return u, done, False
 
 
-def _unseen_rounds(cost: Tensor, a: Tensor, b: Tensor, reg: float, iterations: int, tolerance: float) -> Tensor:
-    """The points' potential by POT's rounds in the log domain, without looking whether they have converged.
-
-    All of `iterations` are computed; from the one at which POT would stop, the potential stays as it is. The marginal
-    that says so is had from the next round: sum_i P_ij = b_j exp((g_j - next g_j) / reg).
-    """
-    log_a, log_b = a.log(), b.log()
-    f, g = -reg * log_a, torch.zeros_like(b)
-    stopped = cost.new_zeros((), dtype=torch.bool)
-    for done in range(iterations):
-        next_g = softmin(cost, log_a + f / reg, reg, dim=0)
-        if done % 10 == 1:
-            stopped = stopped | (torch.linalg.vector_norm(b * torch.expm1((g - next_g) / reg)) < tolerance)
-        next_f = softmin(cost, log_b + next_g / reg, reg, dim=1)
-        f, g = torch.where(stopped, f, next_f), torch.where(stopped, g, next_g)
-    return f
-
-
 def _exact(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """The points' potential of unregularised transport, by POT's network simplex (`ot.emd2`), in float64 on the CPU."""
     import ot
@@ -261,20 +237,13 @@ def floored_rounds(points: Tensor, mass: Tensor, stride: int, *, reg: float, sca
     to_points, to_cells, b = _kernel(points, mass, stride, reg / (2 * scale))
     a = 1 / len(points)
     spread = to_cells(a + 0 * to_points(b))
-    v, look, stopped = b, free_to_look(mass), mass.new_zeros((), dtype=torch.bool)
+    v = b
     for done in range(1, iterations + 1):
-        old = v, spread
-        v = b / (spread + _FLOOR)
-        spread = to_cells(a / (to_points(v) + _FLOOR))
-        if not look:  # what has converged stays as it is, and the device is not asked whether it has
-            v, spread = torch.where(stopped, old[0], v), torch.where(stopped, old[1], spread)
-        if done % 10 == 0:
-            converged = ((b - v * spread) ** 2).sum() <= 1e-9
-            if not look:
-                stopped = stopped | converged
-            elif bool(converged):
-                break
-    return reg * torch.as_tensor(v + _FLOOR, device=mass.device).log().view_as(mass)
+        v = b / (spread + FLOOR)
+        spread = to_cells(a / (to_points(v) + FLOOR))
+        if done % 10 == 0 and bool(((b - v * spread) ** 2).sum() <= 1e-9):
+            break
+    return reg * torch.as_tensor(v + FLOOR, device=mass.device).log().view_as(mass)
 
 
 _Product = Callable[[Any], Any]
@@ -289,7 +258,7 @@ def _kernel(points: Tensor, mass: Tensor, stride: int, variance: float) -> tuple
     underflow = math.log(format_.smallest_normal) + math.log(format_.eps) - 1  # half the smallest subnormal, and less
     reach = math.ceil(math.sqrt(-2 * variance * underflow) / stride)
     window = min(2 * reach + 1, cells[0]) * min(2 * reach + 1, cells[1])
-    if free_to_look(points) and window * _SPARSE <= cells[0] * cells[1]:
+    if points.device.type == "cpu" and window * _SPARSE <= cells[0] * cells[1]:
         return (*_sparse_kernel(points, cells, stride, variance, reach), mass.flatten().numpy())
     rows, columns = axis_gaussians(points, cells, stride, variance)
     return (
@@ -330,8 +299,6 @@ def _sparse_kernel(
 def epsilon_schedule(start: float, end: float, ratio: float) -> list[float]:
     """`start`, then start, start ratio, start ratio^2, ... as long as they exceed `end`, then `end` [code: GL].
 
-    See `unseen_schedule` for a start whose value is not looked at.
-
     Raises:
         ValueError: If `start` or `end` is not positive, or `ratio` not between 0 and 1.
     """
@@ -341,25 +308,9 @@ def epsilon_schedule(start: float, end: float, ratio: float) -> list[float]:
     return [start, *(start * ratio**k for k in range(steps)), end]
 
 
-def unseen_schedule(start: Tensor, most: float, end: float, ratio: float) -> list[float | Tensor]:
-    """`epsilon_schedule` of a start whose value is not looked at, for `annealed`.
-
-    Args:
-        start: The first strength, (), at least `end`; in float64, so that it exceeds `end` as often as a number would.
-        most: What it is at most. A larger start leaves out steps before the last.
-        end: The last strength.
-        ratio: Of one strength to the one before.
-
-    Returns:
-        As many as a start of `most` would have; 0, a step to be left out, for those that this start has not.
-    """
-    steps = len(epsilon_schedule(most, end, ratio)) - 2
-    return [start, *(torch.where(start * ratio**k > end, start * ratio**k, 0) for k in range(steps)), end]
-
-
 @torch.no_grad()
 def annealed(
-    cost: Tensor, log_a: Tensor, log_b: Tensor, schedule: Sequence[float | Tensor], *, reach: float = math.inf
+    cost: Tensor, log_a: Tensor, log_b: Tensor, schedule: Sequence[float], *, reach: float = math.inf
 ) -> Potentials:
     """Potentials of min <P, C> + eps KL(P | a b^T) + reach (KL(P 1 | a) + KL(P^T 1 | b)), while eps falls step by step.
 
@@ -371,26 +322,21 @@ def annealed(
         log_a: (n,) log masses of the points.
         log_b: (m,) log masses of the cells.
         schedule: Strengths of the entropy in the order of their use, in the units of the cost; see `epsilon_schedule`.
-            Tensors are not looked at; of one that is 0, the step is left out.
         reach: Price of leaving a unit of mass behind, in the units of the cost.
     """
     a, b = log_a.exp(), log_b.exp()
 
-    def step(f: Tensor, g: Tensor, eps: float | Tensor) -> Potentials:
+    def step(f: Tensor, g: Tensor, eps: float) -> Potentials:
         damping = 1 / (1 + eps / reach)
-        found = None if isinstance(eps, Tensor) or not free_to_look(cost) else _joint(cost, f, g, a, b, eps)
+        found = _joint(cost, f, g, a, b, eps) if cost.device.type == "cpu" else None
         if found is None:
             found = Potentials(softmin(cost, log_b + g / eps, eps, dim=1), softmin(cost, log_a + f / eps, eps, dim=0))
         return Potentials(found.f.mul_(damping), found.g.mul_(damping))
 
-    first = schedule[0].to(cost.dtype) if isinstance(schedule[0], Tensor) else schedule[0]
-    f, g = step(torch.zeros_like(log_a), torch.zeros_like(log_b), first)
+    f, g = step(torch.zeros_like(log_a), torch.zeros_like(log_b), schedule[0])
     for eps in schedule:
-        eps = eps.to(cost.dtype) if isinstance(eps, Tensor) else eps
-        old, new = (f, g), step(f, g, eps)
-        f, g = (old[0] + new.f) / 2, (old[1] + new.g) / 2
-        if isinstance(eps, Tensor):
-            f, g = (torch.where(eps > 0, after, before) for before, after in zip(old, (f, g), strict=True))
+        next_f, next_g = step(f, g, eps)
+        f, g = (f + next_f) / 2, (g + next_g) / 2
     return step(f, g, schedule[-1])
 
 

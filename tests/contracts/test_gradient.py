@@ -66,26 +66,28 @@ def test_dm_count_with_its_potentials_held(monkeypatch: pytest.MonkeyPatch) -> N
     """Declared: "its gradient is that with the potentials held constant"."""
     import losses.dm_count as module
 
-    solve, solved = module.balanced, []
+    solve, solved = module.planar, []
 
     def once(*args, **kwargs):
         if not solved:
             solved.append(solve(*args, **kwargs))
         return solved[0]
 
-    monkeypatch.setattr(module, "balanced", once)
+    monkeypatch.setattr(module, "planar", once)
     check(DMCount(), dense("dm_count", batch=1), [scatter(3, SIZE, torch.float64)])
 
 
 @pytest.mark.parametrize("variant", ["paper", "official"])
 def test_gl_with_its_potentials_held(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Declared: potentials constant, and in the pixel term also the plan: so pixel is left out by tau = 0."""
-    solve, solved = GL._potentials, []
+    import losses.gl as module
+
+    solve, solved = module.annealed, []
 
     def once(*args, **kwargs):
         if not solved:
             solved.append(solve(*args, **kwargs))
         return solved[0]
 
-    monkeypatch.setattr(GL, "_potentials", once)
+    monkeypatch.setattr(module, "annealed", once)
     check(GL(tau=0.0, variant=variant), dense("gl", batch=1), [scatter(3, SIZE, torch.float64)])

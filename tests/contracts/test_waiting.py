@@ -7,16 +7,19 @@ number taken out, a mask's number of hits, a copy to the CPU) has no answer ther
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import losses
 from losses import Prediction, Target, bl, geometry
-from losses.transport import _unseen_rounds, balanced, epsilon_schedule, squared_distance, unseen_schedule
+from losses import _together as together
+from losses.transport import annealed, balanced, epsilon_schedule, floored_rounds, squared_distance
 from tests.contracts.crowd import ALL, inputs, predict, scatter
 
 SIZE = (64, 96)
@@ -71,27 +74,72 @@ def test_without_looking_the_numbers_are_the_same(name: str, variant: str, monke
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
-@given(start=st.floats(0.011, 9.0), end=st.floats(0.01, 0.5), ratio=st.floats(0.2, 0.9))
-@settings(max_examples=200, deadline=None)
-def test_a_schedule_whose_start_is_not_looked_at_has_the_same_steps(start: float, end: float, ratio: float) -> None:
-    start = max(start, end)
-    unseen = unseen_schedule(torch.tensor(start, dtype=torch.float64), 10.0, end, ratio)
-    assert [float(eps) for eps in unseen if float(eps) > 0] == pytest.approx(epsilon_schedule(start, end, ratio))
-    assert len(unseen) == len(epsilon_schedule(10.0, end, ratio))
+@given(
+    starts=st.lists(st.floats(0.011, 9.0), min_size=1, max_size=4), end=st.floats(0.01, 0.5), ratio=st.floats(0.2, 0.9)
+)
+@settings(max_examples=60, deadline=None)
+def test_annealing_together_is_annealing_each_from_its_own_strength(
+    starts: list[float], end: float, ratio: float
+) -> None:
+    """Images with one to four points, three of the cells without mass."""
+    generator = torch.Generator().manual_seed(len(starts))
+    starts = [max(start, end) for start in starts]
+    cost = torch.rand(len(starts), 4, 9, generator=generator, dtype=torch.float64)
+    log_b = torch.rand(len(starts), 9, generator=generator, dtype=torch.float64).log()
+    log_b[:, 3:6] = -1e5
+    log_a = torch.zeros(len(starts), 4, dtype=torch.float64)
+    for image in range(len(starts)):
+        log_a[image, image + 1 :] = -1e5
+    start = torch.tensor(starts, dtype=torch.float64)
+    found = together.annealed(cost, log_a, log_b, start, 10.0, end, ratio, reach=0.5)
+    for image, each in enumerate(starts):
+        real = slice(0, image + 1)
+        one = annealed(
+            cost[image, real], log_a[image, real], log_b[image], epsilon_schedule(each, end, ratio), reach=0.5
+        )
+        torch.testing.assert_close(found.f[image, real], one.f, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(found.g[image], one.g, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 11, 100, 3000])
-def test_rounds_that_are_not_looked_at_stop_where_pots_do(iterations: int) -> None:
-    """At 3000 rounds POT stops long before."""
+def test_rounds_together_stop_where_pots_do(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 3000 rounds POT stops long before, after another number of rounds for each image. In narrow tiles too."""
+    monkeypatch.setattr(together, "tiles", lambda count, other, like: [slice(i, i + 5) for i in range(0, count, 5)])
     generator = torch.Generator().manual_seed(4)
-    points = scatter(9, SIZE, torch.float64, seed=4)
-    cost = squared_distance(points, (8, 12), 8)
-    a = torch.full((9,), 1 / 9, dtype=torch.float64)
-    b = torch.rand(96, generator=generator, dtype=torch.float64).clamp(min=0.3) - 0.3
-    b = b / b.sum()
-    f = _unseen_rounds(cost, a, b, 100.0, iterations, 1e-9)
-    expected, _ = balanced(cost, a, b, solver="pot", reg=100.0, iterations=iterations)
-    torch.testing.assert_close(f, expected, rtol=1e-9, atol=1e-7)
+    points = [scatter(count, SIZE, torch.float64, seed=count) for count in (9, 1, 30)]
+    mass = torch.rand(3, 8, 12, generator=generator, dtype=torch.float64).clamp(min=0.3) - 0.3
+    mass = mass / mass.sum((1, 2), keepdim=True)
+    found = together.rounds(points, mass, 8, reg=100.0, scale=1.0, iterations=iterations)
+    for image, some in enumerate(points):
+        cost, a = squared_distance(some, (8, 12), 8), torch.full((len(some),), 1 / len(some), dtype=torch.float64)
+        one = balanced(cost, a, mass[image].flatten(), solver="pot", reg=100.0, iterations=iterations)
+        torch.testing.assert_close(found[image].f, one.f, rtol=1e-9, atol=1e-7)
+        torch.testing.assert_close(found[image].g, one.g, rtol=1e-9, atol=1e-7)
+
+
+def test_images_without_mass_have_no_potentials() -> None:
+    points = [scatter(count, SIZE, torch.float64, seed=count) for count in (9, 3)]
+    mass = torch.zeros(2, 8, 12, dtype=torch.float64)
+    mass[1, 3, 4] = 1
+    for mass_ in (mass, mass.clone().fill_(torch.nan).index_copy_(0, torch.tensor([1]), mass[1:])):
+        empty, other = together.rounds(points, mass_, 8, reg=10.0, scale=1.0, iterations=5)
+        assert not empty.f.any()
+        assert not empty.g.any()
+        assert torch.isfinite(other.g).all()
+
+
+@pytest.mark.parametrize("iterations", [1, 9, 100, 2000])
+@pytest.mark.parametrize("reg", [10.0, 1e4])
+def test_floored_rounds_together_are_those_of_each(iterations: int, reg: float) -> None:
+    """With the wide kernel some images stop early."""
+    generator = torch.Generator().manual_seed(5)
+    points = [scatter(count, SIZE, torch.float64, seed=count) for count in (9, 1, 30)]
+    mass = torch.rand(3, 8, 12, generator=generator, dtype=torch.float64).clamp(min=0.3) - 0.3
+    mass = mass / mass.sum((1, 2), keepdim=True)
+    found = together.floored_rounds(points, mass, 8, reg=reg, scale=1.0, iterations=iterations)
+    for image, some in enumerate(points):
+        one = floored_rounds(some, mass[image], 8, reg=reg, scale=1.0, iterations=iterations)
+        torch.testing.assert_close(found[image], one, rtol=1e-9, atol=1e-9 * reg)
 
 
 @pytest.mark.parametrize("tile", [1 << 22, 40])
@@ -116,3 +164,28 @@ def test_counts_by_tiles_are_those_by_factors_near_and_far(
         found.append((people.detach(), rest.detach(), *torch.autograd.grad(people @ weights + 5 * rest, density)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-14)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "variant"), [(n, v) for n, v in ALL if n in ("dm_count", "gl")])
+def test_more_images_of_a_batch_take_few_more_operations(name: str, variant: str) -> None:
+    """An accelerator launches each of them, whatever its size: rounds are those of a batch, not of its images."""
+    counts = []
+    for images in (1, 8):
+        prediction = moved(predict(name, SIZE, batch=images), "meta")
+        target = Target([scatter(20, SIZE, seed=seed).to("meta") for seed in range(images)], SIZE)
+        with _Operations() as seen:
+            gradient(name, variant, prediction, target)
+        counts.append(seen.count)
+    assert counts[1] < 3 * counts[0]

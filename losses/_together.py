@@ -1,0 +1,160 @@
+"""Transport of all images of a batch at once, without looking at a value: what the losses solve on an accelerator.
+
+An accelerator is kept busy by few and large operations, and waits when it is asked for a number. So images are padded
+to the same number of points and solved side by side, for as many rounds as any of them may need; an image that has
+converged stays as it is. The mathematics is that of `losses.transport`, which goes image by image on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from losses.geometry import axis_gaussians
+from losses.transport import FLOOR, Potentials, epsilon_schedule, squared_distance, tiles
+
+__all__ = ["annealed", "floored_rounds", "padded", "rounds"]
+
+
+def padded(points: Sequence[Tensor], place: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Points of B images as (B, n, 2), filled up with (place, place), and which of them are real, (B, n)."""
+    real = pad_sequence([torch.ones_like(some[:, 0], dtype=torch.bool) for some in points], batch_first=True)
+    return pad_sequence(list(points), batch_first=True, padding_value=place), real
+
+
+@torch.no_grad()
+def floored_rounds(
+    points: Sequence[Tensor], mass: Tensor, stride: int, *, reg: float, scale: float, iterations: int
+) -> Tensor:
+    """`transport.floored_rounds` of B images with points, their masses (B, h, w): the cells' duals (B, h, w)."""
+    every, real = padded(points)
+    cells = (mass.shape[1], mass.shape[2])
+    factors = axis_gaussians(every.flatten(0, 1), cells, stride, reg / (2 * scale))
+    rows, columns = (factor.view(*real.shape, -1) * real.unsqueeze(2) for factor in factors)
+    a = 1 / real.sum(1, keepdim=True).to(mass.dtype)
+
+    def to_cells(u: Tensor) -> Tensor:
+        return rows.mT @ (u.unsqueeze(2) * columns)
+
+    v, spread = mass, to_cells(a.expand(real.shape))
+    stopped = mass.new_zeros((len(mass), 1, 1), dtype=torch.bool)
+    for done in range(1, iterations + 1):
+        next_v = mass / (spread + FLOOR)
+        next_spread = to_cells(a / (((rows @ next_v) * columns).sum(2) + FLOOR))
+        v, spread = torch.where(stopped, v, next_v), torch.where(stopped, spread, next_spread)
+        if done % 10 == 0:
+            stopped = stopped | ((mass - v * spread).square().sum((1, 2), keepdim=True) <= 1e-9)
+    return reg * (v + FLOOR).log()
+
+
+@torch.no_grad()
+def rounds(
+    points: Sequence[Tensor],
+    mass: Tensor,
+    stride: int,
+    *,
+    reg: float,
+    scale: float,
+    iterations: int,
+    tolerance: float = 1e-9,
+) -> list[Potentials]:
+    """`transport.balanced` of B images with points of equal mass, by POT's rounds in the log domain.
+
+    The marginal by which POT stops is had from the next round: sum_i P_ij = b_j exp((g_j - next g_j) / reg).
+
+    Args:
+        points: Of each image, (n, 2) as (x, y), pixels, n >= 1.
+        mass: (B, h, w) non-negative masses of the cells, each image's summing to 1. Of an image without any mass all
+            potentials are 0.
+        stride: Pixels per cell.
+        reg: Strength of the entropy, in the units of the cost.
+        scale: Cost per squared pixel.
+        iterations: Rounds.
+        tolerance: Of the cells' marginal, in the 2-norm, at every tenth round [POT].
+
+    Returns:
+        f (n,) and g (h w,) of each image.
+    """
+    every, real = padded(points)
+    cells = (mass.shape[1], mass.shape[2])
+    cost = squared_distance(every.flatten(0, 1), cells, stride).mul_(scale).view(*real.shape, -1)
+    count = real.sum(1, keepdim=True).to(mass.dtype)
+    b = mass.flatten(1)
+    log_a, log_b = torch.where(real, -count.log(), -math.inf), b.log()
+    f, g = torch.where(real, reg * count.log(), 0), torch.zeros_like(b)
+    stopped = torch.zeros_like(count, dtype=torch.bool)
+    for done in range(iterations):
+        next_g = _softmin(cost, log_a + f / reg, reg, dim=1)
+        if done % 10 == 1:
+            gap = torch.linalg.vector_norm(b * torch.expm1((g - next_g) / reg), dim=1, keepdim=True)
+            stopped = stopped | (gap < tolerance)
+        next_f = _softmin(cost, log_b + next_g / reg, reg, dim=2)
+        f, g = torch.where(stopped, f, next_f), torch.where(stopped, g, next_g)
+    g = _softmin(cost, log_a + f / reg, reg, dim=1)
+    there = (b > 0).any(1, keepdim=True)
+    f, g = torch.where(there, f, 0), torch.where(there, g, 0)
+    return [Potentials(f[image, : len(some)], g[image]) for image, some in enumerate(points)]
+
+
+@torch.no_grad()
+def annealed(
+    cost: Tensor, log_a: Tensor, log_b: Tensor, start: Tensor, most: float, end: float, ratio: float, *, reach: float
+) -> Potentials:
+    """`transport.annealed` of B images, each from a strength of its own by `transport.epsilon_schedule`.
+
+    Args:
+        cost: (B, n, m).
+        log_a: (B, n) log masses of the points.
+        log_b: (B, m) log masses of the cells.
+        start: (B,) first strengths, at least `end`, in float64, so that they exceed `end` as often as a number would.
+        most: What they are at most, which decides how many steps there are. A larger one leaves out steps before the
+            last.
+        end: The last strength.
+        ratio: Of one strength to the one before.
+        reach: Price of leaving a unit of mass behind, in the units of the cost.
+
+    Returns:
+        f (B, n) and g (B, m).
+    """
+
+    def step(f: Tensor, g: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        damping = 1 / (1 + eps / reach)
+        next_f = _softmin(cost, log_b + g / eps, eps.unsqueeze(2), dim=2) * damping
+        return next_f, _softmin(cost, log_a + f / eps, eps.unsqueeze(2), dim=1) * damping
+
+    steps = len(epsilon_schedule(most, end, ratio)) - 2
+    wanted = [start, *(start * ratio**k for k in range(steps)), torch.full_like(start, end)]
+    f, g = step(torch.zeros_like(log_a), torch.zeros_like(log_b), start.to(cost.dtype).unsqueeze(1))
+    for place, strength in enumerate(wanted):
+        eps = strength.to(cost.dtype).unsqueeze(1)
+        next_f, next_g = step(f, g, eps)
+        next_f, next_g = (f + next_f) / 2, (g + next_g) / 2
+        if 0 < place <= steps:  # steps that not every start has
+            due = (strength > end).unsqueeze(1)
+            next_f, next_g = torch.where(due, next_f, f), torch.where(due, next_g, g)
+        f, g = next_f, next_g
+    return Potentials(*step(f, g, torch.full_like(eps, end)))
+
+
+def _softmin(cost: Tensor, weight: Tensor, reg: float | Tensor, *, dim: int) -> Tensor:
+    """-reg log sum exp(weight - cost / reg) along a dimension of (B, n, m), tile by tile along the other.
+
+    Args:
+        cost: (B, n, m).
+        weight: Log weights of the summed side: (B, n) if `dim` is 1, (B, m) if it is 2.
+        reg: One number, or (B, 1, 1).
+        dim: The axis that is summed.
+    """
+    other, weight = 3 - dim, weight.unsqueeze(3 - dim)
+    found = []
+    for part in tiles(cost.shape[other], cost.shape[0] * cost.shape[dim], cost):
+        some = cost[:, part] if other == 1 else cost[:, :, part]
+        exponent = weight - some / reg if isinstance(reg, Tensor) else torch.sub(weight, some, alpha=1 / reg)
+        largest = exponent.amax(dim, keepdim=True)
+        found.append(exponent.sub_(largest).exp_().sum(dim).log_().add_(largest.squeeze(dim)))
+    whole = torch.cat(found, dim=1) if len(found) > 1 else found[0]
+    return whole * -(reg.squeeze(2) if isinstance(reg, Tensor) else reg)
