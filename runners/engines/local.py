@@ -18,6 +18,7 @@ from runners.engines.process import (
     ENDS,
     PATIENCE,
     OnEvent,
+    complete,
     cores,
     death,
     interruptible,
@@ -51,12 +52,23 @@ class Options(BaseModel):
 
 
 class _Waiting(NamedTuple):
-    """A job that is to be started, not before a time of the monotonic clock, perhaps on a device of its own."""
+    """A job that is to be started.
+
+    Attributes:
+        index, job: Which.
+        after: Not before this time of the monotonic clock.
+        alone: Only on a device that it has for itself.
+        small: Devices whose memory was too little for it alone.
+    """
 
     index: int
     job: Job
     after: float = 0.0
     alone: bool = False
+    small: frozenset[str] = frozenset()
+
+
+_TOO_LARGE = "out of memory on every GPU, alone; lower --batch-size or --crop"
 
 
 def check(options: Options) -> None:
@@ -84,13 +96,15 @@ def run_jobs(jobs: Sequence[Job], options: Options, on_event: OnEvent) -> None:
     events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     waiting = [_Waiting(index, job) for index, job in enumerate(jobs)]
     running: dict[int, subprocess.Popen[str]] = {}
+    taken: dict[int, _Waiting] = {}
     told: dict[int, dict[str, Any]] = {}
     with interruptible(), _stopped_at_end(running):
         while waiting or running:
             while len(running) < most and (due := _due(waiting, room, on_event)) is not None:
-                job, device = due
-                running[job.index] = start(placed(job.job, device), job.index, events)
-                on_event(job.index, {"event": "start"})
+                item, device = due
+                running[item.index] = start(placed(item.job, device), item.index, events)
+                taken[item.index] = item
+                on_event(item.index, {"event": "start"})
             try:
                 index, event = events.get(timeout=0.5)
             except queue.Empty:
@@ -104,17 +118,23 @@ def run_jobs(jobs: Sequence[Job], options: Options, on_event: OnEvent) -> None:
                 else:
                     on_event(index, event)
                 continue
-            status = running.pop(index).wait()
-            shared = room.leave(index)
+            status, item = running.pop(index).wait(), taken.pop(index)
+            was, shared = room.leave(index)
             last = told.pop(index, None)
+            if last is None and complete(jobs[index]):
+                last = {"event": "done"}
             if last is None:  # the worker could not say, let alone write, how it ended
                 last = {"event": "failed", "reason": death(status)}
                 keep_failure(jobs[index], last["reason"])
-            if shared and last.get("out_of_memory"):  # its checkpoints are kept, and the others go first
-                waiting.append(_Waiting(index, jobs[index].model_copy(update={"resume": True}), alone=True))
-                last = {"event": "again", "reason": "alone, after the others: the GPU had too little memory for both"}
+            if last.get("out_of_memory") and room.another(was, shared=shared):
+                # Its checkpoints are kept, and the others go first.
+                resumed = item.job.model_copy(update={"resume": True})
+                small = item.small if shared else item.small | {was}
+                waiting.append(_Waiting(index, resumed, alone=True, small=small))
+                where = "after the others: the GPU had too little memory for both" if shared else "on a larger GPU"
+                last = {"event": "again", "reason": f"alone, {where}"}
             elif last["event"] == "held":
-                waiting.append(_Waiting(index, jobs[index], time.monotonic() + PATIENCE))
+                waiting.append(item._replace(after=time.monotonic() + PATIENCE))
             on_event(index, last)
 
 
@@ -141,9 +161,14 @@ def _room(jobs: Sequence[Job], options: Options) -> tuple[Room, int]:
 
 def _due(waiting: list[_Waiting], room: Room, on_event: OnEvent) -> tuple[_Waiting, str] | None:
     """Takes the first job out of the list that may start now, and its device; tells of those held elsewhere."""
-    found = {alone: room.find(alone=alone) for alone in {item.alone for item in waiting}}
+    wants = {(item.alone, item.small) for item in waiting}
+    found = {(alone, small): room.find(alone=alone, small=small) for alone, small in wants}
     for place, item in enumerate(waiting):
-        device = found[item.alone]
+        device = found[item.alone, item.small]
+        if item.small and room.hopeless(item.small):  # it had hoped for a GPU whose size was not known then
+            waiting.pop(place)
+            on_event(item.index, {"event": "failed", "reason": _TOO_LARGE})
+            return _due(waiting, room, on_event)
         if device is None or item.after > time.monotonic():
             continue
         holder = Store(item.job.output).run(item.job.spec.run_id).claims.holder()

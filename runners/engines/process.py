@@ -28,6 +28,7 @@ __all__ = [
     "Carrier",
     "OnEvent",
     "afresh",
+    "complete",
     "cores",
     "death",
     "interruptible",
@@ -119,6 +120,8 @@ class Carrier:
             return last
         if self._stopping or status in _STOPPED:
             return {"event": "stopped"}
+        if complete(self.job):
+            return {"event": "done"}
         reason = death(status)  # the worker could not say, let alone write, how it ended
         keep_failure(self.job, reason)
         return {"event": "failed", "reason": reason}
@@ -264,10 +267,20 @@ def death(status: int) -> str:
     return f"the process ended with status {status} before it could say why; see work/log.txt of the run"
 
 
-def keep_failure(job: Job, reason: str) -> None:
-    """Keeps the reason in the run's folder, where that can still be written."""
+def complete(job: Job) -> bool:
+    """Whether a run is done, and all that a job asks for was measured."""
     folder = Store(job.output).run(job.spec.run_id)
+    counted = all(map(folder.has_evaluation, job.evaluations))
+    return folder.state() == "done" and counted and all(map(folder.has_localisation, job.localisations))
+
+
+def keep_failure(job: Job, reason: str) -> None:
+    """Keeps the reason in the run's folder, where that can still be written and no other process has the run."""
+    folder = Store(job.output).run(job.spec.run_id)
+    if folder.claims.holder() is not None:
+        return
     when = datetime.now(UTC).isoformat(timespec="seconds")
     with suppress(OSError):
-        folder.begin(job.spec)
+        if folder.state() != "done":
+            folder.begin(job.spec)
         folder.fail(Failure(run_id=folder.run_id, spec=job.spec, when=when, reason=reason))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 __all__ = ["CONTEXT", "SHARE", "Room"]
@@ -29,6 +29,9 @@ class Room:
     is expected to need its tensors' highest so far and `CONTEXT`, but before its first epoch is over at least as much
     as any run of this study did. That is a forecast: a run that finds no memory beside others goes again, alone.
 
+    Of several such GPUs the one with the most memory to expect is chosen, once it is known of all. One whose memory was
+    too little for a run alone is left to others.
+
     Args:
         devices: What runs are dealt out to.
         each: The most runs on one device.
@@ -44,14 +47,38 @@ class Room:
         self._most: float | None = None
         self._sizes: dict[str, float] = {}
 
-    def find(self, *, alone: bool = False) -> str | None:
+    def find(self, *, alone: bool = False, small: Collection[str] = ()) -> str | None:
         """The device for one more run, or None where it must wait.
 
         Args:
             alone: Whether it goes only where no other is.
+            small: Devices that had too little memory for it alone, and those that are no larger.
         """
-        fit = [device for device in self.devices if self._fits(device, alone)]
-        return min(fit, key=lambda name: len(self._on(name))) if fit else None
+        fit = [device for device in self.devices if not self._below(device, small) and self._fits(device, alone)]
+        return min(fit, key=self._rank) if fit else None
+
+    def another(self, device: str, *, shared: bool) -> bool:
+        """Whether a run that found too little memory on a device may go again: alone there, or on a larger one."""
+        return shared or not self.hopeless((device,))
+
+    def hopeless(self, small: Collection[str]) -> bool:
+        """Whether there is no device but those that were too small, and those that are no larger."""
+        return all(self._below(device, small) for device in self.devices)
+
+    def _below(self, device: str, small: Collection[str]) -> bool:
+        """Whether a device is one of those that were too small, or is known to have no more memory than one of them."""
+        sizes = self._sizes
+        return device in small or any(
+            device in sizes and other in sizes and sizes[device] <= 1.05 * sizes[other] for other in small
+        )
+
+    def _rank(self, device: str) -> tuple[float, int]:
+        """The most memory to expect first, where it decides and is known of all devices; then the fewest runs."""
+        runs = self._on(device)
+        if not self.by_memory or set(self.devices) - set(self._sizes):
+            return 0.0, len(runs)
+        taken = sum(self._needs.get(index, self._most or 0.0) for index in runs)
+        return taken - self._sizes[device], len(runs)
 
     def enter(self, index: int, device: str, *, alone: bool = False) -> None:
         """Puts a run on a device; one that is to be alone keeps others away."""
@@ -76,10 +103,11 @@ class Room:
             self._needs[index] = memory["peak"] + CONTEXT
             self._most = max(self._most or 0.0, self._needs[index])
 
-    def leave(self, index: int) -> bool:
-        """Takes a run out that has ended; says whether it ever shared its device."""
+    def leave(self, index: int) -> tuple[str, bool]:
+        """Takes a run out that has ended; says where it was, and whether it ever shared that device."""
         self._needs.pop(index, None)
-        return self._runs.pop(index).shared
+        run = self._runs.pop(index)
+        return run.device, run.shared
 
     def _on(self, device: str) -> list[int]:
         """The runs on a device."""

@@ -27,7 +27,17 @@ from results.atomic import write_text
 from results.claims import BEAT, LEASE
 from results.store import RunFolder, Store, read_history
 from runners.engines import EngineError, needs
-from runners.engines.process import ROOT, Carrier, OnEvent, afresh, interruptible, keep_failure, placed, reserved
+from runners.engines.process import (
+    ROOT,
+    Carrier,
+    OnEvent,
+    afresh,
+    complete,
+    interruptible,
+    keep_failure,
+    placed,
+    reserved,
+)
 from runners.job import Job
 
 __all__ = ["Options", "Task", "check", "run_jobs"]
@@ -253,7 +263,7 @@ class _Watch:
             if seen.state == "RUNNING":
                 self._progress(index)
             return
-        if _complete(self.jobs[index], self.folders[index]):
+        if complete(self.jobs[index]):
             self._end(index, {"event": "done"})
         elif (self.folders[index].path / "failed.json").is_file() and self.folders[index].claims.holder() is None:
             self._end(index, {"event": "failed", "reason": self.folders[index].failure().reason})
@@ -391,12 +401,6 @@ def _on_gpu(options: Options) -> bool:
 def _asked(words: Sequence[str]) -> str:
     """What a command of Slurm prints."""
     return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
-
-
-def _complete(job: Job, folder: RunFolder) -> bool:
-    """Whether the run is done and all that the job asks for was measured."""
-    counted = all(map(folder.has_evaluation, job.evaluations))
-    return folder.state() == "done" and counted and all(map(folder.has_localisation, job.localisations))
 
 
 def _note(folder: RunFolder) -> Path:

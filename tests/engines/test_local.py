@@ -13,8 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from results.spec import EvaluationSpec
+from results.store import RunFolder, Store
 from runners import environment
-from runners.engines import EngineError, local
+from runners.engines import EngineError, local, process
 from runners.engines.process import OnEvent
 from runners.engines.room import CONTEXT, SHARE, Room
 from runners.execute import _out_of_memory
@@ -95,7 +97,7 @@ def test_the_first_epoch_tells_how_many_fit() -> None:
         more += 1
         room.enter(more, device)
     assert 1 + more == SHARE * 72 * GIB // (10 * GIB + CONTEXT) == 6
-    assert room.leave(3)
+    assert room.leave(3) == ("cuda:0", True)
     assert room.find() == "cuda:0"
 
 
@@ -123,7 +125,7 @@ def test_a_run_that_wants_a_device_alone_has_it() -> None:
     assert room.find(alone=True) is None
     assert [room.find() for _ in range(3)] == ["cuda:0"] * 3
     room.enter(2, "cuda:0")
-    assert [room.leave(index) for index in (0, 1, 2)] == [True, False, True]
+    assert [room.leave(index)[1] for index in (0, 1, 2)] == [True, False, True]
 
 
 @given(
@@ -287,3 +289,88 @@ def test_what_a_run_says_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     tell_memory(events.append, torch.device("cuda:0"), settled=True)
     assert events == [{"event": "memory"} | memory(2048, free=3072, total=8192, held=1024, settled=True)]
     assert environment.device_memory(torch.device("cpu")) is None
+
+
+def test_the_gpu_with_the_most_room_is_chosen_once_sizes_are_known() -> None:
+    """24 and 80 GiB: by the number of runs alone the small one would have half of them."""
+    room = Room(TWO, 10, by_memory=True)
+    for index, (device, size) in enumerate(zip(TWO, (24 * GIB, 80 * GIB), strict=True)):
+        room.enter(index, device)
+        told = memory(8 * GIB, free=size - 8 * GIB - CONTEXT, total=size, held=8 * GIB, settled=True)
+        room.learn(index, told)
+    found = []
+    while (device := room.find()) is not None:
+        room.enter(10 + len(found), device)
+        found.append(device)
+    assert found.count("cuda:0") == 1
+    assert found.count("cuda:1") == 7
+    assert found[:5] == ["cuda:1"] * 5
+
+
+def test_a_run_too_large_for_one_gpu_goes_to_a_larger_one() -> None:
+    room = Room(TWO, 10, by_memory=True)
+    assert room.another("cuda:0", shared=False), "the other's size is not known yet"
+    for index, (device, size) in enumerate(zip(TWO, (24 * GIB, 80 * GIB), strict=True)):
+        room.enter(index, device)
+        room.learn(index, memory(1.0, free=size - CONTEXT, total=size, settled=True))
+    assert room.another("cuda:0", shared=False)
+    assert not room.another("cuda:1", shared=False)
+    assert room.another("cuda:1", shared=True)
+    assert room.find(small={"cuda:0"}) == "cuda:1"
+    assert room.find(small={"cuda:1"}) is None
+    assert room.hopeless({"cuda:1"})
+
+
+class Unequal:
+    """GPUs of different sizes; each run takes its memory alone, or dies."""
+
+    def __init__(self, needs: list[float], sizes: dict[str, float]) -> None:
+        self.needs, self.sizes = needs, sizes
+        self.tried: list[tuple[int, str]] = []
+
+    def start(self, job: Job, index: int, events: queue.Queue[Any]) -> Machine:
+        device = job.place.device
+        self.tried.append((index, device))
+        total, need = self.sizes[device] * GIB, self.needs[index] * GIB
+        held = 0.0 if need > total else need - CONTEXT
+        told = memory(held, free=total - CONTEXT - held, total=total, held=held, settled=need <= total)
+        events.put((index, {"event": "memory"} | told))
+        last = {"event": "done"} if need <= total else {"event": "failed", "reason": "full", "out_of_memory": True}
+        events.put((index, last))
+        events.put((index, None))
+        return Machine([], 0.0)
+
+
+@pytest.mark.parametrize(("need", "ends"), [(40.0, "done"), (90.0, "failed")])
+def test_no_run_is_lost_to_a_small_gpu(need: float, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor waits for ever for a GPU that turns out to be no larger."""
+    machine = Unequal([need] * 4, {"cuda:0": 24.0, "cuda:1": 80.0})
+    monkeypatch.setattr(local, "start", machine.start)
+    monkeypatch.setattr(local, "cores", lambda: 16)
+    found: list[tuple[int, str]] = []
+    tell: OnEvent = lambda index, event: found.append((index, event["event"])) if index >= 0 else None  # noqa: E731
+    some = jobs(tmp_path, "runs", losses=["pml", "l2", "bl", "chfl"])
+    local.run_jobs(some, local.Options(devices=TWO), tell)
+    assert sorted(index for index, kind in found if kind == ends) == [0, 1, 2, 3]
+    assert len(machine.tried) <= 8, "at most once on each"
+
+
+def test_a_worker_that_dies_after_its_work_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = jobs(tmp_path, "runs", losses=("l2",))
+    job = job.model_copy(update={"evaluations": ()})
+    run = Store(job.output).run(job.spec.run_id)
+    run.begin(job.spec)
+    process.keep_failure(job, "killed")
+    assert run.failure().reason == "killed"
+    monkeypatch.setattr(RunFolder, "state", lambda self: "done")
+    assert process.complete(job)
+    assert not process.complete(job.model_copy(update={"evaluations": (EvaluationSpec(),)}))
+
+
+def test_a_failure_is_not_written_into_a_run_that_another_process_has(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, "runs", losses=("l2",))
+    run = Store(job.output).run(job.spec.run_id)
+    assert run.claims.take()
+    process.keep_failure(job, "killed")
+    assert not (run.path / "failed.json").exists()
+    run.claims.release()
