@@ -142,6 +142,8 @@ def schedules(recipe: Recipe, steps: int) -> list[dict[str, Any]]:
         steps: Optimiser steps of the whole run.
     """
     warm = round(recipe.warmup * steps)
+    if warm < 2:  # of a warm-up of one step the engine never leaves the first rate
+        warm = 0
     found: list[dict[str, Any]] = []
     if warm > 0:
         found.append({"type": "LinearLR", "start_factor": 1e-3, "begin": 0, "end": warm, "by_epoch": False})
