@@ -121,10 +121,10 @@ def load_study(name: str) -> Study:
         raise UnknownNameError(f"no study or file {one_line(name)!r}.{suggestion(name, built_in())} Built in: {known}")
     content = read(path)
     study, problems = _parsed(content.values, content.words)
+    told = {problem.place for problem in problems}
+    further = (*_wrong_overrides(content.values), *_unknown_names(content.values))
+    problems += [problem for problem in further if problem.place not in told]
     if study is None or problems:
-        raise _refusal(str(path), problems, content)
-    problems = [*_wrong_overrides(study), *_unknown_names(study)]
-    if problems:
         raise _refusal(str(path), problems, content)
     return study
 
@@ -188,17 +188,23 @@ def _hint(kind: str, place: Place, words: Mapping[Place, str]) -> str:
     return ""
 
 
-def _wrong_overrides(study: Study) -> list[_Problem]:
+def _wrong_overrides(content: Mapping[str, Any]) -> list[_Problem]:
     """Values that the recipe's fields may not have."""
+    overrides = content.get("overrides")
+    if not isinstance(overrides, dict):
+        return []
     try:
-        Recipe.model_validate(study.overrides)
+        Recipe.model_validate({name: value for name, value in overrides.items() if name in Recipe.model_fields})
     except ValidationError as error:
         return [_Problem(("overrides", *item["loc"]), f"{item['msg']}.") for item in error.errors()]
     return []
 
 
-def _unknown_names(study: Study) -> Iterator[_Problem]:
-    """Names that nothing answers to. Parameters are checked by `benchmark.plan`, which builds what they belong to."""
+def _unknown_names(content: Mapping[str, Any]) -> Iterator[_Problem]:
+    """Names that nothing answers to, among what is a name at all.
+
+    Parameters are checked by `benchmark.plan`, which builds what they belong to.
+    """
     import losses
     from runners import backbones, data, localizers
     from runners.data import noise
@@ -221,11 +227,13 @@ def _unknown_names(study: Study) -> Iterator[_Problem]:
         "radii": lambda text: parse_radii([text]),
     }
     for axis, check in checks.items():
-        for index, text in enumerate(getattr(study, axis)):
-            problem = _said(check, text)
+        texts = content.get(axis)
+        for index, text in enumerate(texts if isinstance(texts, list) else ()):
+            problem = _said(check, text) if isinstance(text, str) else None
             if problem is not None:
                 yield _Problem((axis, index), problem)
-    problem = _said(lambda name: check_known("recipe", name, RECIPES), study.recipe)
+    recipe = content.get("recipe", "shared")
+    problem = _said(lambda name: check_known("recipe", name, RECIPES), recipe) if isinstance(recipe, str) else None
     if problem is not None:
         yield _Problem(("recipe",), problem)
 

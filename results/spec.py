@@ -21,7 +21,7 @@ __all__ = [
     "LocalisationSpec",
     "Recipe",
 ]
-__all__ += ["RadiusName", "RunSpec", "Scalar", "Selection"]
+__all__ += ["RadiusName", "RunSpec", "Scalar", "Selection", "digest_of"]
 
 Scalar = str | int | float | bool | None
 """A parameter's value, as JSON writes it."""
@@ -50,6 +50,10 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+_MOST = {"epochs": 1_000_000, "batch_size": 65_536, "crop": 65_536}
+"""What a recipe may ask for at most; more is a slip, or absurd (ours)."""
+
+
 class Recipe(_Frozen):
     """How a run is trained. Defaults are the `shared` recipe: one for all losses, and ours.
 
@@ -75,9 +79,9 @@ class Recipe(_Frozen):
     """
 
     name: Literal["shared", "official", "tuned"] = "shared"
-    epochs: PositiveInt = 100
-    batch_size: PositiveInt = 8
-    crop: PositiveInt = 256
+    epochs: Annotated[int, Field(ge=1, le=_MOST["epochs"])] = 100
+    batch_size: Annotated[int, Field(ge=1, le=_MOST["batch_size"])] = 8
+    crop: Annotated[int, Field(ge=1, le=_MOST["crop"])] = 256
     scale: tuple[float, float] = (0.75, 1.33)
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     optimizer: Literal["adam", "adamw"] = "adamw"
@@ -139,7 +143,7 @@ class RunSpec(_Frozen):
 
         The *name* of a weight file is left out: its content is what matters.
         """
-        return _digest(self.model_dump(mode="json", exclude={"weights"}))
+        return digest_of(self.model_dump(mode="json", exclude={"weights"}))
 
 
 class EvaluationSpec(_Frozen):
@@ -180,10 +184,10 @@ class LocalisationSpec(_Frozen):
     def eval_id(self) -> str:
         """A readable name that is also a folder: selection, split, localizer, and a hash of all of it."""
         name = re.sub(r"[^A-Za-z0-9_]", "_", self.localizer)
-        return f"{self.selection}-{self.split}-{name}-{_digest(self.model_dump(mode='json'))[:8]}"
+        return f"{self.selection}-{self.split}-{name}-{digest_of(self.model_dump(mode='json'))[:8]}"
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of `value` as JSON with sorted keys and no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
