@@ -7,7 +7,10 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from results.store import RunFolder
 
 __all__ = ["doctor", "list_things", "status"]
 
@@ -50,7 +53,8 @@ def status(options: argparse.Namespace) -> int:
     store = Store(options.output)
     states = {run.run_id: run.state() for run in store.runs()}
     folders = {run_id: store.run(run_id) for run_id in states}
-    failed = {run_id: folder.failure().reason for run_id, folder in folders.items() if folder.has_failure()}
+    failed = {run_id: _reason(folder) for run_id, folder in folders.items() if folder.has_failure()}
+    failed |= {run_id: said for run_id, folder in folders.items() if (said := _damage(folder, states[run_id]))}
     counts = Counter(states.values())
     if options.json:
         _dump({"output": str(store.root), "runs": len(states), **counts, "failures": failed})
@@ -61,6 +65,30 @@ def status(options: argparse.Namespace) -> int:
         for run_id, reason in failed.items():
             print(f"  {run_id[:8]} failed: {printable(reason)}")  # noqa: T201
     return 1 if failed else 0
+
+
+def _reason(folder: RunFolder) -> str:
+    """Why a run failed, or why nobody can say."""
+    from results.store import StoreError
+
+    try:
+        return folder.failure().reason
+    except StoreError as error:
+        return str(error)
+
+
+def _damage(folder: RunFolder, state: str) -> str:
+    """What is wrong with a run that says it is done."""
+    from results.store import StoreError
+
+    try:
+        if state == "done":
+            folder.spec()
+            folder.record()
+            folder.evaluations()
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -92,7 +120,10 @@ def _list_runs(options: argparse.Namespace) -> int:
     from benchmark.show import console, runs_tables
     from results.store import Store
 
-    frame = Store(options.output).load()
+    problems: list[str] = []
+    frame = Store(options.output).load(problems=problems)
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
     if options.json:
         sys.stdout.write(frame.to_json(orient="records", indent=1) + "\n")
     elif frame.empty:
@@ -103,7 +134,7 @@ def _list_runs(options: argparse.Namespace) -> int:
             console.print()
         if "selection" in frame and (frame["selection"] == "test_oracle").any():
             console.print("test_oracle: selected on the test set, not comparable")
-    return 0
+    return 1 if problems else 0
 
 
 def _parameters(what: str, name: str) -> dict[str, Any]:

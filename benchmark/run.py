@@ -25,7 +25,7 @@ from reports.render import terminal
 from reports.tables import comparison, comparison_rows, not_better_than_constant, settings
 from reports.tables_places import by_setting, localisation
 from results.spec import EvaluationSpec, Recipe
-from results.store import RunFolder, State, Store
+from results.store import RunFolder, State, Store, StoreError
 from runners.job import Job, Place
 
 __all__ = ["Done", "carry_out", "failures_of", "outcome", "run"]
@@ -155,7 +155,10 @@ class _Engine:
         """Why a run is not executed: "" if it is complete, a sentence if it must be left alone, None if it is due."""
         state = folder.state()
         if state == "done":
-            return "" if _measured(self.study, folder) else None
+            try:
+                return "" if _measured(self.study, folder) else None
+            except StoreError as error:
+                return str(error)
         if state == "failed" and not self.options.retry_failed:
             return "failed before; try again with --retry-failed"
         return None
@@ -260,7 +263,8 @@ def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Plann
 
 def outcome(study: Study, planned: Sequence[Planned], store: Store) -> Measured:
     """What the planned runs measured, by the selections of the study: a store may hold more."""
-    frame = store.load([item.spec.run_id for item in planned])
+    # What cannot be read is told among the failures.
+    frame = store.load([item.spec.run_id for item in planned], problems=[])
     if "selection" in frame:
         frame = frame[frame["selection"].isin(study.selections) | frame["selection"].isna()]
     return measured_in(store, frame)
@@ -271,12 +275,25 @@ def failures_of(study: Study, planned: Sequence[Planned], store: Store) -> dict[
     found = {}
     for item in planned:
         folder = store.run(item.spec.run_id)
-        state = folder.state()
-        if state == "done" and _measured(study, folder):
-            continue
-        word = "trained, but not measured" if state == "done" else f"not finished: {state}"
-        found[item.label] = folder.failure().reason if folder.has_failure() else word
+        try:
+            reason = _failure(study, folder)
+        except StoreError as error:
+            reason = str(error)
+        if reason:
+            found[item.label] = reason
     return found
+
+
+def _failure(study: Study, folder: RunFolder) -> str:
+    """Why a run is not done, or not measured as asked; "" if it is."""
+    state = folder.state()
+    if state == "done":
+        folder.record()
+        folder.evaluations()
+        if _measured(study, folder):
+            return ""
+    word = "trained, but not measured" if state == "done" else f"not finished: {state}"
+    return folder.failure().reason if folder.has_failure() else word
 
 
 def _measured(study: Study, folder: RunFolder) -> bool:

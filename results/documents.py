@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,30 +14,82 @@ from results.atomic import printable
 from results.frames import StoreError
 from results.limits import limit
 from results.schema import SCHEMA_VERSION
+from results.spec import digest_of
 
-__all__ = ["content", "plain", "read_model", "value"]
+__all__ = ["content", "plain", "read_model", "read_seals", "sealed", "value"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 
 
-def read_model(path: Path, kind: type[_Model]) -> _Model:
-    """Reads and checks one JSON file of the store."""
+_SEALS = "sealed"
+"""The key of what a file carries beside its model: a check sum of all else, and what `sealed` was given."""
+
+
+def sealed(model: BaseModel, seals: Mapping[str, str] | None = None) -> str:
+    """A model as the JSON text of a file that tells when it was damaged.
+
+    Args:
+        model: What the file holds.
+        seals: Digests of other files that belong to it.
+    """
+    found = json.loads(model.model_dump_json())
+    beside = dict(seals or {})
+    whole = found | {_SEALS: beside | {"check": digest_of([found, beside])}}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_model(path: Path, kind: type[_Model]) -> tuple[_Model, dict[str, str]]:
+    """Reads and checks one JSON file of the store; gives what it carries beside the model as well, see `sealed`.
+
+    A file without a check sum, of an older version, is believed.
+    """
     try:
         found = value(content(path))
     except (ValueError, RecursionError) as error:
         said = printable(str(error)[:200])
-        raise StoreError(f"{path} is no whole JSON file ({said}); delete its folder to train it again") from error
+        raise StoreError(
+            f"{path} is no whole JSON file ({said}); copy it again, or remove its folder to make it again"
+        ) from error
     version = found.get("schema_version", SCHEMA_VERSION) if isinstance(found, dict) else SCHEMA_VERSION
     if version != SCHEMA_VERSION:
         said = printable(str(version)[:60])
         raise StoreError(f"{path} has schema {said}; this version reads {SCHEMA_VERSION}: update the benchmark")
+    seals = _seals(path, found)
     try:
-        return kind.model_validate(found)
+        return kind.model_validate(found), seals
     except ValidationError as error:
         first = error.errors()[0]
         said = printable(f"{'.'.join(str(part) for part in first['loc'])[:200]}: {first['msg'][:200]}")
         raise StoreError(f"{path} is no valid {kind.__name__}: {said}") from error
+
+
+def read_seals(path: Path) -> dict[str, str]:
+    """What a file carries beside its model; nothing where it cannot be read, which whoever reads the model is told."""
+    try:
+        return _seals(path, value(content(path)))
+    except (StoreError, ValueError, RecursionError):
+        return {}
+
+
+def _seals(path: Path, found: Any) -> dict[str, str]:
+    """Takes the seals out of a file's content and compares its check sum."""
+    seals = found.pop(_SEALS, None) if isinstance(found, dict) else None
+    if seals is None:
+        return {}
+    if not isinstance(seals, dict) or not all(isinstance(word, str) for word in seals.values()):
+        raise StoreError(f"{path} is damaged: what it carries beside its content is no table of words")
+    check = seals.pop("check", "")
+    try:
+        same = check == digest_of([found, seals])
+    except (ValueError, RecursionError):  # numbers that JSON does not have
+        same = False
+    if not same:
+        raise StoreError(
+            f"{path} is damaged or was edited: its content has another check sum; copy it again, or remove its folder "
+            "to make it again"
+        )
+    return seals
 
 
 def value(text: bytes) -> Any:

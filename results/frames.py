@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from results.atomic import printable
 from results.limits import limit
 
-__all__ = ["StoreError", "read_frame", "read_table"]
+__all__ = ["StoreError", "read_frame", "read_table", "write_frame"]
 
 _LONGEST = 1000
 """Most characters of an error (ours)."""
@@ -36,6 +36,11 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
         raise StoreError(f"{path} is no readable parquet file: {printable(str(error)[:300])}") from error
 
 
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Writes a data frame as parquet, each page with a check sum that reading compares."""
+    frame.to_parquet(path, index=False, write_page_checksum=True)
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A parquet file, decoded a little at a time: a few bytes of a stranger's can stand for very many equal values.
 
@@ -47,7 +52,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         StoreError: If it is damaged, too large when decoded, lacks a column, or has one of another kind.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             _refuse_size(path, file)
             names = list(file.schema_arrow.names) if columns is None else list(columns)
             _refuse_columns(path, file.schema_arrow, names)

@@ -15,23 +15,27 @@ In `<output>/<run_id>/`:
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel
 
 from results.atomic import replacing, write_text
 from results.claims import Claims
-from results.documents import content, plain, read_model, value
-from results.frames import StoreError, read_frame
+from results.documents import content, plain, read_model, read_seals, sealed, value
+from results.frames import StoreError, read_frame, write_frame
 from results.limits import limit
 from results.schema import Evaluation, Failure, Localisation, Record, State
 from results.spec import EvaluationSpec, LocalisationSpec, RunSpec
 
 __all__ = ["RunFolder", "read_history"]
+
+_HISTORY = "history"
+"""What `record.json` carries beside the record: a check sum of the epochs that the run was finished with."""
 
 
 class RunFolder:
@@ -79,15 +83,15 @@ class RunFolder:
 
     def spec(self) -> RunSpec:
         """The run's specification."""
-        return read_model(self.path / "spec.json", RunSpec)
+        return read_model(self.path / "spec.json", RunSpec)[0]
 
     def record(self) -> Record:
         """The record of a finished run."""
-        return read_model(self.path / "record.json", Record)
+        return read_model(self.path / "record.json", Record)[0]
 
     def failure(self) -> Failure:
         """Why the run failed."""
-        return read_model(self.path / "failed.json", Failure)
+        return read_model(self.path / "failed.json", Failure)[0]
 
     def has_failure(self) -> bool:
         """Whether the last attempt failed: to train the run, or to measure one that is done."""
@@ -95,7 +99,7 @@ class RunFolder:
 
     def evaluations(self) -> list[Evaluation]:
         """All measurements of this run, in order of their ids."""
-        return [read_model(path, Evaluation) for path in sorted(self.path.glob("eval/*/metrics.json"))]
+        return [read_model(path, Evaluation)[0] for path in sorted(self.path.glob("eval/*/metrics.json"))]
 
     def has_evaluation(self, evaluation: EvaluationSpec) -> bool:
         """Whether this measurement was already made."""
@@ -116,11 +120,11 @@ class RunFolder:
 
     def localisations(self) -> list[Localisation]:
         """All measurements of places of this run, in order of their ids."""
-        return [read_model(path, Localisation) for path in sorted(self.path.glob("eval/*/localisation.json"))]
+        return [read_model(path, Localisation)[0] for path in sorted(self.path.glob("eval/*/localisation.json"))]
 
     def localisation(self, eval_id: str) -> Localisation:
         """One measurement of places."""
-        return read_model(self.path / "eval" / plain(eval_id) / "localisation.json", Localisation)
+        return read_model(self.path / "eval" / plain(eval_id) / "localisation.json", Localisation)[0]
 
     def has_localisation(self, localisation: LocalisationSpec) -> bool:
         """Whether this measurement was already made."""
@@ -166,12 +170,20 @@ class RunFolder:
         return path
 
     def history(self) -> pd.DataFrame:
-        """One row an epoch; empty where nothing was trained yet. A torn last line is left out.
+        """One row an epoch; empty where nothing was trained yet. A torn last line of an unfinished run is left out.
 
         Raises:
-            StoreError: If the file cannot be read, or is absurdly large.
+            StoreError: If the file cannot be read, is absurdly large, or is not that of the finished run's record.
         """
         rows = read_history(self.history_file)
+        if self.history_file.is_file() and read_seals(self.path / "record.json").get(_HISTORY, "") not in (
+            "",
+            _sum(rows),
+        ):
+            raise StoreError(
+                f"{self.history_file} is damaged: it is not the one that the run was finished with; copy it again, or "
+                f"remove {self.path} to train it again"
+            )
         names, most = len({name for row in rows for name in row}), limit("CROWD_MAX_TABLE_ROWS")
         if names > limit("CROWD_MAX_TABLE_COLUMNS") or names * len(rows) > most:
             raise StoreError(
@@ -184,32 +196,40 @@ class RunFolder:
 
     def begin(self, spec: RunSpec) -> None:
         """Writes the specification, and forgets an earlier failure."""
-        write_text(self.path / "spec.json", _dump(spec))
-        self.succeed()
+        write_text(self.path / "spec.json", sealed(spec))
+        self.forget_failure()
 
     def fail(self, failure: Failure) -> None:
         """Keeps the reason of a failure; checkpoints stay."""
-        write_text(self.path / "failed.json", _dump(failure))
+        write_text(self.path / "failed.json", sealed(failure))
 
     def succeed(self) -> None:
-        """Forgets an earlier failure: everything that was asked for is there."""
+        """Forgets an earlier failure and removes what killed processes left: all that was asked for is there."""
+        self.forget_failure()
+        self.discard_checkpoints()
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    def forget_failure(self) -> None:
+        """Forgets an earlier failure."""
         (self.path / "failed.json").unlink(missing_ok=True)
 
     def finish(self, record: Record) -> None:
-        """Renames the record in, then removes the checkpoints that only an unfinished run needs."""
-        write_text(self.path / "record.json", _dump(record))
+        """Renames the record in, with the digest of the history, then removes what only an unfinished run needs."""
+        seals = {_HISTORY: _sum(read_history(self.history_file))} if self.history_file.is_file() else {}
+        write_text(self.path / "record.json", sealed(record, seals))
         self.discard_checkpoints()
 
     def keep_search(self, search: Sequence[dict[str, Any]]) -> None:
         """Adds the trials of a search to the record of a run that was one of them, and so was finished before."""
-        record = self.record()
+        record, seals = read_model(self.path / "record.json", Record)
         if not record.search:
-            write_text(self.path / "record.json", _dump(record.model_copy(update={"search": list(search)})))
+            write_text(self.path / "record.json", sealed(record.model_copy(update={"search": list(search)}), seals))
 
     def discard_checkpoints(self) -> None:
         """Removes the checkpoints; the log stays."""
         for path in self.work.glob("*.pth"):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Removes everything of an unfinished run, to start it afresh."""
@@ -221,16 +241,16 @@ class RunFolder:
         """Keeps a measurement; its metrics file is renamed in last."""
         folder = self.path / "eval" / evaluation.evaluation.eval_id
         with replacing(folder / "images.parquet") as temporary:
-            images.to_parquet(temporary, index=False)
-        write_text(folder / "metrics.json", _dump(evaluation))
+            write_frame(images, temporary)
+        write_text(folder / "metrics.json", sealed(evaluation))
 
     def add_localisation(self, localisation: Localisation, points: pd.DataFrame, curve: pd.DataFrame) -> None:
         """Keeps a measurement of places; its JSON file is renamed in last."""
         folder = self.path / "eval" / localisation.localisation.eval_id
         for name, table in (("points.parquet", points), ("curve.parquet", curve)):
             with replacing(folder / name) as temporary:
-                table.to_parquet(temporary, index=False)
-        write_text(folder / "localisation.json", _dump(localisation))
+                write_frame(table, temporary)
+        write_text(folder / "localisation.json", sealed(localisation))
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -252,5 +272,6 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _dump(model: BaseModel) -> str:
-    return model.model_dump_json(indent=1) + "\n"
+def _sum(rows: list[dict[str, Any]]) -> str:
+    """Check sum of a history's epochs, however they are written."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]

@@ -21,6 +21,8 @@ __all__ = ["load", "save"]
 
 _NAME = re.compile(r"checkpoint-(\d{6})-([0-9a-f]{64})\.pth")
 _KEPT = 2
+_PARTS = {"model", "optimizer", "schedulers", "epoch", "iter", "selected", "history", "rng"}
+"""What a checkpoint has at least, see `hooks.Checkpoint`."""
 
 
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
@@ -30,11 +32,14 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
         folder: The run's working folder.
         epoch: Whole epochs done.
         state: Tensors, numbers, texts, and dictionaries and lists of them.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".checkpoint.{uuid4().hex[:8]}.tmp"
     try:
-        torch.save(state, temporary)
+        _write(state, temporary)
         publish(temporary, folder / f"checkpoint-{epoch:06d}-{digest(temporary)}.pth")
     finally:
         temporary.unlink(missing_ok=True)
@@ -65,7 +70,20 @@ def _read(path: Path) -> dict[str, Any]:
     found = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(found, dict):
         raise TypeError(f"it holds {type(found).__name__}")
+    if not found.keys() >= _PARTS:
+        raise ValueError(f"it lacks {', '.join(sorted(_PARTS - found.keys()))}")
     return found
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint; of a full disk torch tells the place in its own code, and nothing else."""
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        said = str(error).strip().splitlines()[0][:200]
+        raise OSError(
+            f"the checkpoint {path} cannot be written, most likely because the disk is full ({said})"
+        ) from error
 
 
 def _files(folder: Path) -> list[Path]:

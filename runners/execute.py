@@ -39,6 +39,7 @@ from runners.hooks import (
     StepInfo,
     TakenOverError,
     ValidationLoop,
+    hold,
     tell_memory,
 )
 from runners.job import TRACKERS, Job
@@ -91,11 +92,16 @@ def execute(job: Job, report: Report) -> bool:
             _seed(job)
             data = None if _trained(folder, job) else _train(job, folder, report)
             _measure(job, folder, report, data)
+            hold(folder)
+            folder.succeed()
     except TakenOverError:  # the files are the other process's now
         report({"event": "held", "holder": str(folder.claims.holder() or "another process")})
         return False
     except Exception as error:  # a run may fail for any reason; the others must go on
         reason = redacted(_reason(error))
+        if not folder.claims.mine():  # it may have failed because its files are another's now
+            report({"event": "held", "holder": str(folder.claims.holder() or "another process")})
+            return False
         with suppress(OSError):  # a full disk: the reason is told, and the run stays interrupted
             folder.fail(
                 Failure(
@@ -111,7 +117,6 @@ def execute(job: Job, report: Report) -> bool:
         return False
     finally:
         folder.claims.release()
-    folder.succeed()
     report({"event": "done"})
     return True
 
@@ -182,24 +187,40 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
         except NonFiniteLossError as error:
             raise _kept(error, folder, runner) from error
     seconds = time.perf_counter() - clock
-    folder.finish(
-        Record(
-            run_id=folder.run_id,
-            spec=job.spec,
-            started=started,
-            finished=_now(),
-            selected=keeper.selected,
-            train_count_mean=data.train_count_mean,
-            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            environment=describe(device) | {"ranks": place.ranks},
-            git=git_state(),
-            timings=_timings(runner, model, seconds, resume.epoch),
-            memory=peak_memory(device),
-            search=list(job.search),
-            command=redacted(job.command),
-        )
+    record = Record(
+        run_id=folder.run_id,
+        spec=job.spec,
+        started=started,
+        finished=_now(),
+        selected=keeper.selected,
+        train_count_mean=data.train_count_mean,
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        environment=describe(device) | {"ranks": place.ranks},
+        git=git_state(),
+        timings=_timings(runner, model, seconds, resume.epoch),
+        memory=peak_memory(device),
+        search=list(job.search),
+        command=redacted(job.command),
     )
+    _check_kept(folder, keeper)
+    hold(folder)
+    folder.finish(record)
     return data
+
+
+def _check_kept(folder: RunFolder, keeper: KeepWeights) -> None:
+    """Refuses to finish a run whose kept weights are not of the epochs that were selected.
+
+    That happens where a process was killed between its weights and its checkpoint, and the one that went on, on another
+    kind of processor, came to other last digits and so to another best epoch.
+    """
+    for rule, chosen in keeper.selected.items():
+        found = weights.epoch_of(folder.weights(rule))
+        if found != chosen["epoch"]:
+            raise ValueError(
+                f"the kept weights of {rule!r} are of epoch {found}, selected was epoch {chosen['epoch']}: the run was "
+                "interrupted, and went on where numbers round otherwise; --retry-failed --no-resume trains it afresh"
+            )
 
 
 def take_part(job: Job, rank: int) -> None:
@@ -279,18 +300,17 @@ def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | 
         weights.load(network, folder.weights(evaluation.selection))
         loader = data.test if evaluation.split == "test" else data.val
         images = evaluate(model, loader, partial(_tell, report))
-        folder.add_evaluation(
-            Evaluation(
-                run_id=folder.run_id,
-                evaluation=evaluation,
-                epoch=int(record.selected[evaluation.selection]["epoch"]),
-                images=len(images),
-                metrics=summary(images),
-                constant=constant(record.train_count_mean, images["true"]),
-                seconds=round(time.perf_counter() - started, 3),
-            ),
-            images,
+        measured = Evaluation(
+            run_id=folder.run_id,
+            evaluation=evaluation,
+            epoch=int(record.selected[evaluation.selection]["epoch"]),
+            images=len(images),
+            metrics=summary(images),
+            constant=constant(record.train_count_mean, images["true"]),
+            seconds=round(time.perf_counter() - started, 3),
         )
+        hold(folder)
+        folder.add_evaluation(measured, images)
     tell_memory(report, torch.device(place.device), settled=True)
     if places:
         _localise(folder, model, record, data, places, report)
@@ -318,6 +338,7 @@ def _localise(
             if isinstance(found, Failed):
                 failed.append(f"{found.spec.localizer}: {found.reason}")
             else:
+                hold(folder)
                 folder.add_localisation(found.localisation, found.points, found.curve)
         if failed:
             raise ValueError(f"trained and counted, but not localised by {'; '.join(failed)}")

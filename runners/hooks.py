@@ -19,7 +19,7 @@ from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.runner import BaseLoop, Runner
 from torch import distributed
 
-from results.atomic import write_text
+from results.atomic import flush, write_text
 from results.spec import Recipe, Selection
 from results.store import RunFolder, StoreError
 from runners import checkpoints, weights
@@ -39,12 +39,23 @@ __all__ = [
     "StepInfo",
     "TakenOverError",
     "ValidationLoop",
+    "hold",
     "tell_memory",
 ]
 
 
 class TakenOverError(RuntimeError):
     """Another process trains this run now; nothing more is written by this one."""
+
+
+def hold(folder: RunFolder) -> None:
+    """Makes sure, before anything is written, that no other process believed this one dead and took the run over.
+
+    Raises:
+        TakenOverError: If one did: the files are its own now.
+    """
+    if not folder.claims.mine():
+        raise TakenOverError(f"another process has taken run {folder.run_id} over; this one stops")
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -171,6 +182,7 @@ class KeepWeights(EpochEnd):
                 eligible = epoch >= self.recipe.val_start or epoch == self.recipe.epochs
                 chosen = bool(metrics) and eligible and mae < self.selected.get(rule, {}).get("mae", math.inf)
             if chosen:
+                hold(self.folder)
                 weights.save(self.folder.weights(rule), unwrapped(runner.model).network.state_dict(), epoch)
                 self.selected[rule] = {"epoch": epoch, "mae": mae}
 
@@ -209,8 +221,10 @@ class History(EpochEnd):
             return
         row = {"epoch": epoch, "lr": runner.optim_wrapper.get_lr()["lr"][-1], **means, **metrics}
         row["seconds"] = round(time.perf_counter() - self._started, 3)
+        hold(self.folder)
         with self.folder.history_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        flush(self.folder.history_file)
 
 
 def _over_processes(value: torch.Tensor) -> torch.Tensor:
@@ -243,8 +257,7 @@ class Checkpoint(EpochEnd):
         Raises:
             TakenOverError: If another process believed this one dead, and trains the run now.
         """
-        if not self.folder.claims.mine():
-            raise TakenOverError(f"another process has taken run {self.folder.run_id} over; this one stops")
+        hold(self.folder)
         if epoch == self.recipe.epochs:
             return
         state = {
@@ -288,13 +301,20 @@ class Resume(Hook):
         if state is not None and not self._kept(state["selected"]):
             state = None
         if self.leads:
+            hold(self.folder)
             write_text(self.folder.history_file, "" if state is None else state["history"])
         if state is None:
             return
-        unwrapped(runner.model).load_state_dict(state["model"])
-        runner.optim_wrapper.load_state_dict(state["optimizer"])
-        for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
-            scheduler.load_state_dict(saved)
+        try:
+            unwrapped(runner.model).load_state_dict(state["model"])
+            runner.optim_wrapper.load_state_dict(state["optimizer"])
+            for scheduler, saved in zip(runner.param_schedulers, state["schedulers"], strict=True):
+                scheduler.load_state_dict(saved)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = str(error).strip().splitlines()[0][:200]
+            raise StoreError(
+                f"the checkpoint in {self.folder.work} is not of this run ({said}); --no-resume starts it afresh"
+            ) from error
         runner.train_loop._epoch, runner.train_loop._iter = state["epoch"], state["iter"]
         self.keeper.selected = state["selected"]
         self.epoch = state["epoch"]

@@ -15,7 +15,7 @@ from results.atomic import replacing
 from results.spec import RunSpec
 from results.store import RunFolder, StoreError
 
-__all__ = ["MissingWeightsError", "finished", "kept", "load", "read", "save"]
+__all__ = ["MissingWeightsError", "epoch_of", "finished", "kept", "load", "read", "save"]
 
 
 class MissingWeightsError(StoreError):
@@ -74,6 +74,22 @@ def save(file: Path, state: Mapping[str, Tensor], epoch: int) -> None:
     whole = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(file) as temporary:
         save_file(whole, temporary, {"epoch": str(epoch), "sha256": _digest(whole)})
+
+
+def epoch_of(file: Path) -> int | None:
+    """The epoch that kept weights are of; None where the file does not say, or there is none.
+
+    Raises:
+        StoreError: If the file cannot be read.
+    """
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, "pt") as opened:
+            said = (opened.metadata() or {}).get("epoch")
+            return None if said is None else int(said)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StoreError(f"{file} is no whole safetensors file ({error}); copy it again, or train anew") from error
 
 
 def read(file: Path) -> dict[str, Tensor]:

@@ -106,12 +106,12 @@ class Prepared:
         """Compares an image with its check sum; a damaged folder is given up, so that the next start makes it again."""
         assert self.folder is not None
         if zlib.crc32(flat) != self._sums[index]:
-            with contextlib.suppress(OSError):
-                (self.folder / "meta.json").unlink()
-            raise DataError(
-                f"{self.folder}: the prepared image {self.ids[index]} is damaged on disk; start again, with "
-                "--retry-failed: the images will be prepared anew"
-            )
+            said = f"{self.folder}: the prepared image {self.ids[index]} is damaged on disk"
+            try:
+                (self.folder / "meta.json").unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"{said} and cannot be removed ({error.strerror}); name another --cache-dir") from error
+            raise DataError(f"{said}; start again, with --retry-failed: the images will be prepared anew")
         self._checked.add(index)
 
     def points(self, index: int) -> NDArray[np.float64]:
@@ -278,6 +278,7 @@ def _install(dataset: CrowdDataset, split: str, folder: Path, progress: Progress
     """Builds under a temporary name beside `folder` and renames it; a process that was faster wins."""
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
+        temporary.chmod(folder.parent.stat().st_mode & 0o777)  # others may read what is shared with them
         _build(dataset, split, temporary, progress)
         if folder.exists() and _open(folder) is None:  # damaged; a sound one is never taken from its readers
             folder.rename(temporary / "replaced")
@@ -320,11 +321,9 @@ def _one_at_a_time(lock: Path) -> Iterator[None]:
 
     It only saves work: where the platform or the file system has no locks, both build and the renaming decides.
     """
-    with lock.open("w") as file:
-        try:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # OSError: another user's lock, too
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass
+            fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX)
         yield

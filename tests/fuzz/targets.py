@@ -40,6 +40,7 @@ from runners.metrics.point_files import read_predictions, read_truth
 from runners.metrics.radii import parse_radii
 from tests.reports.fake_store import fake_store
 from tests.results.made_up import located, measure_places, rehash
+from tests.results.unsealed import unseal
 from tests.runners import fake_datasets as fake
 
 __all__ = ["TARGETS", "Target"]
@@ -188,7 +189,9 @@ def _store(name: str) -> Callable[[Path], list[bytes]]:
         shutil.copytree(run.path, folder, dirs_exist_ok=True)
         for path in sorted(folder.glob("eval/*/*")):
             (folder / path.name).write_bytes(path.read_bytes())
-        return [(folder / name).read_bytes()]
+        sound = (folder / name).read_bytes()
+        # With its check sum hardly any damage gets beyond it.
+        return [sound, unseal(sound)] if name.endswith(".json") else [sound]
 
     return make
 

@@ -32,6 +32,7 @@ from runners.data.datasets.folder import Folder
 from runners.data.reading import DataError, points_array, read_mat
 from tests.reports.fake_store import fake_store
 from tests.results.made_up import edit_runs, put, rehash
+from tests.results.unsealed import set_value
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +94,7 @@ def test_a_record_that_is_none(copied: Path, name: str, text: bytes, message: st
 
 def test_libraries_that_are_no_table(copied: Path) -> None:
     """Found by fuzzing: an AttributeError of `Store.load`."""
-    path = the_run(copied).path / "record.json"
-    content = json.loads(path.read_text())
-    content["environment"]["libraries"] = [1]
-    path.write_text(json.dumps(content))
+    set_value(the_run(copied).path / "record.json", "environment.libraries", [1])
     with pytest.raises(StoreError, match="environment: .*libraries is no table"):
         Store(copied / "runs").load()
 
@@ -218,15 +216,23 @@ class Harm:
 def test_a_checkpoint_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     logging.disable(logging.WARNING)
-    checkpoints.save(tmp_path, 1, {"epoch": 1})
+    sound = dict.fromkeys(checkpoints._PARTS, 1)
+    checkpoints.save(tmp_path, 1, sound)
     sink = io.BytesIO()
     torch.save(Harm(), sink)
-    for content in (sink.getvalue(), pickle.dumps(Harm()), b"", b"PK\x05\x06" + b"\0" * 18, _packed()):
+    for content in (sink.getvalue(), pickle.dumps(Harm()), saved({"a": 1}), b"", b"PK\x05\x06" + b"\0" * 18, _packed()):
         kept_checkpoint(tmp_path, content)
-        assert checkpoints.load(tmp_path) == {"epoch": 1}
+        assert checkpoints.load(tmp_path) == sound
         (tmp_path / f"checkpoint-000009-{hashlib.sha256(content).hexdigest()}.pth").unlink()
     assert not (tmp_path / "harm").exists()
     logging.disable(logging.NOTSET)
+
+
+def saved(state: Any) -> bytes:
+    """A file that torch reads, and that is no checkpoint of a run."""
+    sink = io.BytesIO()
+    torch.save(state, sink)
+    return sink.getvalue()
 
 
 def _packed() -> bytes:

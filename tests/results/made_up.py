@@ -114,8 +114,10 @@ def odd_store(root: Path) -> Store:
     first = fake_spec("pml", 0)
     measure(store, first, EvaluationSpec(selection="last"), fake_images(first, 0.3, 5).assign(id=list("äb人𝔘 ")))
     add_run(store, fake_spec("l2", 3), images=4, record={"command": UNICODE, "search": [{"lr": 1e-4, "mae": None}]})
-    store.run(fake_spec("l2", 3).run_id).history_file.write_text("")  # an empty history
-    store.run(fake_spec("bl", 0).run_id).history_file.write_text(ODD_ROWS)  # and one whose process was killed
+    for spec, text in ((fake_spec("l2", 3), ""), (fake_spec("bl", 0), ODD_ROWS)):  # empty, and one that breaks off
+        run = store.run(spec.run_id)
+        run.history_file.write_text(text)
+        run.finish(run.record())
     failed = fake_spec("gl", 1)
     store.run(first.run_id).fail(
         Failure(run_id=first.run_id, spec=first, when="w", reason="measuring", traceback="x\ny")

@@ -87,7 +87,9 @@ def test_any_values_survive(history: list[dict[str, Any]], rows: list[dict[str, 
         store, spec = Store(root / "runs"), fake_spec("l2", 0)
         record = {"timings": {"step_ms": timing}, "command": text, "environment": {"processor": text, "n": 2**70}}
         add_run(store, spec, images=2, record=record)
-        store.run(spec.run_id).history_file.write_text("".join(json.dumps(row) + "\n" for row in history))
+        run = store.run(spec.run_id)
+        run.history_file.write_text("".join(json.dumps(row) + "\n" for row in history))
+        run.finish(run.record())
         shutil.rmtree(store.run(spec.run_id).path / "eval")
         measure(store, spec, EvaluationSpec(), pd.DataFrame(rows)[list(_COLUMNS)])
         found = export(store, root / "study", name="s")

@@ -18,6 +18,7 @@ from results.spec import EvaluationSpec
 from results.store import Store, StoreError
 from tests.reports.fake_store import add_failure, add_run, fake_images, fake_spec
 from tests.results.made_up import edit_images, edit_runs, edit_table, measure, nothing_wrong, put, rehash, tree
+from tests.results.unsealed import edit, set_value
 
 # ---- torn, edited and made-up files
 
@@ -253,7 +254,7 @@ def test_export_refuses_what_it_cannot_carry(store: Store, tmp_path: Path) -> No
     assert len(problems) == 1
     metrics.write_text(text)
     record = store.run(first).path / "record.json"
-    record.write_text(record.read_text().replace('"python": "3.11.7"', '"python": NaN'))
+    edit(record, lambda text: text.replace('"python": "3.11.7"', '"python": NaN'))
     with pytest.raises(RecordedError, match=f"{first} holds what JSON cannot carry"):
         export(store, tmp_path / "s", name="s")
     assert not (tmp_path / "s").exists()
@@ -286,7 +287,7 @@ def test_what_is_there_is_skipped_or_refused(small: Path, tmp_path: Path) -> Non
     assert (done.imported, done.present) == ((second,), (first,))
     shutil.rmtree(back.root / first)
     record = back.root / second / "record.json"
-    record.write_text(record.read_text().replace('"train_seconds": 60.0', '"train_seconds": 61.0'))
+    set_value(record, "timings.train_seconds", 61.0)
     before = tree(back.root)
     message = f"run {second} is in .* already and differs: record.timings.train_seconds is 61.0 there and 60.0 here"
     with pytest.raises(RecordedError, match=message):
@@ -299,11 +300,11 @@ def test_what_is_there_is_skipped_or_refused(small: Path, tmp_path: Path) -> Non
     [
         (
             "history.jsonl",
-            lambda p: p.write_text(p.read_text().replace("0.0001", "0.0002", 1)),
+            lambda p: (edit(p.parent / "record.json"), p.write_text(p.read_text().replace("0.0001", "0.0002", 1))),
             "history.0.lr",
         ),
         ("history.jsonl", lambda p: p.unlink(), "epochs is None there and 5 here"),
-        ("eval/val-test-m1/metrics.json", lambda p: p.write_text(p.read_text().replace("1.0\n", "2.0\n")), "seconds"),
+        ("eval/val-test-m1/metrics.json", lambda p: set_value(p, "seconds", 2.0), "seconds"),
         (
             "eval/val-test-m1/images.parquet",
             lambda p: edit_images(p, lambda f: f.assign(game1=0.0)),

@@ -12,6 +12,7 @@ from results.atomic import replacing, write_text
 from results.schema import Evaluation, Failure, Localisation, Record
 from results.spec import EvaluationSpec, LocalisationSpec, Recipe, RunSpec
 from results.store import Store, StoreError
+from tests.results.unsealed import edit
 
 
 def spec(**changes: object) -> RunSpec:
@@ -268,7 +269,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_damaged_measurement_of_places_is_named(tmp_path: Path, change: Any, message: str) -> None:
     store = with_places(tmp_path, place(), place(selection="last"))
     path = store.run(spec().run_id).path / "eval" / place().eval_id / "localisation.json"
-    path.write_text(change(path.read_text()))
+    edit(path, change)
     with pytest.raises(StoreError, match=message) as caught:
         store.localisations()
     assert str(path) in str(caught.value)

@@ -12,7 +12,9 @@ from runners import checkpoints
 
 
 def state(epoch: int) -> dict[str, object]:
-    return {"epoch": epoch, "weights": torch.full((50,), float(epoch)), "history": "{}\n" * epoch}
+    return dict.fromkeys(checkpoints._PARTS) | {
+        "epoch": epoch, "weights": torch.full((50,), float(epoch)), "history": "{}\n" * epoch,
+    }  # fmt: skip
 
 
 def test_the_newest_is_loaded_and_two_are_kept(tmp_path: Path) -> None:
@@ -48,6 +50,29 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, damage: str, caplog: pytes
     assert new.name in caplog.text
     old.unlink()
     assert checkpoints.load(tmp_path) is None
+
+
+def test_one_that_is_of_no_run_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its name is right, and torch reads it."""
+    checkpoints.save(tmp_path, 1, state(1))
+    checkpoints.save(tmp_path, 2, {"a": 1})
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.load(tmp_path)
+    assert found is not None
+    assert found["epoch"] == 1
+    assert "it lacks epoch, history" in caplog.text
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which torch says: unexpected pos 1970752 vs 1970644."""
+
+    def full(*args: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 1970752 vs 1970644\nframe #0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"cannot be written, most likely because the disk is full \(.*1970644\)"):
+        checkpoints.save(tmp_path, 2, state(2))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_save_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
