@@ -70,7 +70,7 @@ def test_a_disturbed_run_ends_with_the_same_bits(
     attacked = trial.Trial(job, trial.folder_of(job), seconds, rng, data)
     told = [rng.choice(trial.FAULTS)(attacked) for _ in range(rng.randint(1, 3))]
     record_property("loss", loss)
-    record_property("faults", Counter(kind for each in told for kind in each.kinds))
+    record_property("faults", dict(Counter(kind for each in told for kind in each.kinds)))
     print(f"\ntrial {number}, {loss}, {workers} workers: {'; '.join(each.line for each in told)}")
     assert trial.finish(job) == 1, told
     assert trial.differences(attacked.folder, trial.folder_of(calm)) == [], told
