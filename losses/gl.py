@@ -149,7 +149,8 @@ class GL(CrowdLoss):
             return batch
         # A filling point takes no part, but for the box around all points; there it must not stick out.
         points, real = padded([sample.points for sample in people], min(people[0].image_size) / 2)
-        cost, diameter = self._geometry(points, people[0])
+        cost, box = self._geometry(points, people[0])
+        diameter = torch.linalg.vector_norm(wide(box), dim=-1)
         density = torch.stack([sample.density.detach().flatten() for sample in people])
         # Points may be outside of the image, but hardly by more than its own size.
         most = 2 * math.hypot(*people[0].image_size) / (self.crop_size or max(people[0].image_size))
@@ -176,21 +177,22 @@ class GL(CrowdLoss):
         """The cost (n, h * w) of one image, and the potentials over points (n,) and cells (h * w,)."""
         if sample.solved is not None:
             return sample.solved
-        cost, diameter = self._geometry(sample.points, sample)
-        schedule = epsilon_schedule(max(float(diameter), self.blur), self.blur, self.scaling)
+        cost, box = self._geometry(sample.points, sample)
+        diameter = float(torch.linalg.vector_norm(box))
+        schedule = epsilon_schedule(max(diameter, self.blur), self.blur, self.scaling)
         log_mass = self._log_mass(sample.density.detach().flatten())
         g, f = annealed(cost, torch.zeros_like(cost[:, 0]), log_mass, schedule, reach=self.reach)
         return cost, g, f
 
     def _geometry(self, points: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
-        """The cost, and the diagonal of the box around all cells and points: the first strength of the entropy.
+        """The cost, and the box around all cells and points, whose diagonal is the first strength of the entropy.
 
         Args:
             points: (..., n, 2) of images of one size.
             sample: One of these images.
 
         Returns:
-            (..., n, h * w) and, in float64, (...).
+            (..., n, h * w) and (..., 2).
         """
         size = self.crop_size or max(sample.image_size)
         points = points / size
@@ -207,7 +209,7 @@ class GL(CrowdLoss):
         corners = torch.stack([torch.stack([xs[0], ys[0]]), torch.stack([xs[-1], ys[-1]])])
         everything = torch.cat([corners.expand(*points.shape[:-2], 2, 2), points], dim=-2)
         box = everything.amax(-2) - everything.amin(-2)
-        return distance.clamp_(max=_FARTHEST).expm1_().flatten(-2), torch.linalg.vector_norm(wide(box), dim=-1)
+        return distance.clamp_(max=_FARTHEST).expm1_().flatten(-2), box
 
     def _log_mass(self, density: Tensor) -> Tensor:
         """The log masses of the cells, (..., m); a map without any mass has a trace of it everywhere."""
