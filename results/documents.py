@@ -39,11 +39,8 @@ def sealed(model: BaseModel, seals: Mapping[str, str] | None = None) -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_model(path: Path, kind: type[_Model]) -> tuple[_Model, dict[str, str]]:
-    """Reads and checks one JSON file of the store; gives what it carries beside the model as well, see `sealed`.
-
-    A file without a check sum, of an older version, is believed.
-    """
+def read_model(path: Path, kind: type[_Model]) -> _Model:
+    """Reads and checks one JSON file of the store. One without a check sum, of an older version, is believed."""
     try:
         found = value(content(path))
     except (ValueError, RecursionError) as error:
@@ -55,9 +52,9 @@ def read_model(path: Path, kind: type[_Model]) -> tuple[_Model, dict[str, str]]:
     if version != SCHEMA_VERSION:
         said = printable(str(version)[:60])
         raise StoreError(f"{path} has schema {said}; this version reads {SCHEMA_VERSION}: update the benchmark")
-    seals = _seals(path, found)
+    _seals(path, found)
     try:
-        return kind.model_validate(found), seals
+        return kind.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         said = printable(f"{'.'.join(str(part) for part in first['loc'])[:200]}: {first['msg'][:200]}")

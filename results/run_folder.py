@@ -83,15 +83,15 @@ class RunFolder:
 
     def spec(self) -> RunSpec:
         """The run's specification."""
-        return read_model(self.path / "spec.json", RunSpec)[0]
+        return read_model(self.path / "spec.json", RunSpec)
 
     def record(self) -> Record:
         """The record of a finished run."""
-        return read_model(self.path / "record.json", Record)[0]
+        return read_model(self.path / "record.json", Record)
 
     def failure(self) -> Failure:
         """Why the run failed."""
-        return read_model(self.path / "failed.json", Failure)[0]
+        return read_model(self.path / "failed.json", Failure)
 
     def has_failure(self) -> bool:
         """Whether the last attempt failed: to train the run, or to measure one that is done."""
@@ -99,7 +99,7 @@ class RunFolder:
 
     def evaluations(self) -> list[Evaluation]:
         """All measurements of this run, in order of their ids."""
-        return [read_model(path, Evaluation)[0] for path in sorted(self.path.glob("eval/*/metrics.json"))]
+        return [read_model(path, Evaluation) for path in sorted(self.path.glob("eval/*/metrics.json"))]
 
     def has_evaluation(self, evaluation: EvaluationSpec) -> bool:
         """Whether this measurement was already made."""
@@ -120,11 +120,11 @@ class RunFolder:
 
     def localisations(self) -> list[Localisation]:
         """All measurements of places of this run, in order of their ids."""
-        return [read_model(path, Localisation)[0] for path in sorted(self.path.glob("eval/*/localisation.json"))]
+        return [read_model(path, Localisation) for path in sorted(self.path.glob("eval/*/localisation.json"))]
 
     def localisation(self, eval_id: str) -> Localisation:
         """One measurement of places."""
-        return read_model(self.path / "eval" / plain(eval_id) / "localisation.json", Localisation)[0]
+        return read_model(self.path / "eval" / plain(eval_id) / "localisation.json", Localisation)
 
     def has_localisation(self, localisation: LocalisationSpec) -> bool:
         """Whether this measurement was already made."""
@@ -176,10 +176,8 @@ class RunFolder:
             StoreError: If the file cannot be read, is absurdly large, or is not that of the finished run's record.
         """
         rows = read_history(self.history_file)
-        if self.history_file.is_file() and read_seals(self.path / "record.json").get(_HISTORY, "") not in (
-            "",
-            _sum(rows),
-        ):
+        said = read_seals(self.path / "record.json").get(_HISTORY)
+        if self.history_file.is_file() and said not in (None, _sum(rows)):
             raise StoreError(
                 f"{self.history_file} is damaged: it is not the one that the run was finished with; copy it again, or "
                 f"remove {self.path} to train it again"
@@ -222,9 +220,9 @@ class RunFolder:
 
     def keep_search(self, search: Sequence[dict[str, Any]]) -> None:
         """Adds the trials of a search to the record of a run that was one of them, and so was finished before."""
-        record, seals = read_model(self.path / "record.json", Record)
+        record, file = self.record(), self.path / "record.json"
         if not record.search:
-            write_text(self.path / "record.json", sealed(record.model_copy(update={"search": list(search)}), seals))
+            write_text(file, sealed(record.model_copy(update={"search": list(search)}), read_seals(file)))
 
     def discard_checkpoints(self) -> None:
         """Removes the checkpoints; the log stays."""
