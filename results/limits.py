@@ -1,4 +1,6 @@
-"""How much is read of files that strangers wrote, and how many runs one study may be. Standard library only.
+"""How much is read of files that strangers wrote, how many runs a study may be, how far a loss may grow.
+
+Standard library only.
 
 Every limit is far above anything real and far below what exhausts a machine (ours). An environment variable of the
 same name raises or lowers it.
@@ -17,6 +19,7 @@ LIMITS: dict[str, int] = {
     "CROWD_MAX_STUDY_BYTES": 1_000_000,
     "CROWD_MAX_STUDY_VALUES": 100_000,
     "CROWD_MAX_RUNS": 100_000,
+    "CROWD_MAX_LOSS_GROWTH": 10_000,
     "CROWD_MAX_RECORD_BYTES": 64 * 2**20,
     "CROWD_MAX_RECORDED_BYTES": 4 * 2**30,
     "CROWD_MAX_TABLE_ROWS": 20_000_000,
@@ -28,6 +31,7 @@ LIMITS: dict[str, int] = {
 - `PIXELS`, `POINTS`: of an image. `ANNOTATION_BYTES`: of a file of annotations or predictions, packed and unpacked.
 - `STUDY_BYTES`, `STUDY_VALUES`: of a study file, the values counted after its aliases are written out.
 - `RUNS`: combinations of a study, the trials of a tuned recipe included.
+- `LOSS_GROWTH`: times the largest loss of a step of a run's first epoch; a larger one has exploded and ends the run.
 - `RECORD_BYTES`: of one JSON file of a store, of `history.jsonl`, and of one run's line in a recorded study.
 - `RECORDED_BYTES`: of one file of a recorded study. `TABLE_*`: of a parquet file, the bytes counted when decoded.
 """

@@ -16,25 +16,14 @@ from torch import Tensor, nn
 from losses.base import CrowdLoss, Prediction, Target
 from runners.localizers.base import Field
 from runners.metrics.counting import image_row
+from runners.watch import DivergedError, Step, Watch
 
-__all__ = ["POINT_SCORE", "Counter", "Found", "NonFiniteLossError", "Seen", "evaluate", "predict", "predictions"]
+__all__ = ["POINT_SCORE", "Counter", "Found", "Seen", "evaluate", "predict", "predictions"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 POINT_SCORE = 0.5
 """Proposals of at least this probability count as people [P2PNet's code]."""
-
-
-class NonFiniteLossError(FloatingPointError):
-    """The loss or the prediction is NaN or infinite; raised before the optimiser could spoil the weights.
-
-    Attributes:
-        batch: What it happened on: normalised images, points of each image, prediction; None where it is not known.
-        ids: The images' ids, where they are known.
-    """
-
-    batch: dict[str, Tensor] | None = None
-    ids: Sequence[str] = ()
 
 
 class Normalise(BaseDataPreprocessor):
@@ -61,6 +50,7 @@ class Counter(BaseModel):
 
     Attributes:
         timer: Milliseconds that the loss took, forward and backward.
+        watch: Ends the training where the loss diverges.
     """
 
     def __init__(self, network: nn.Module, loss: CrowdLoss, *, bf16: bool = False) -> None:
@@ -69,7 +59,8 @@ class Counter(BaseModel):
         self.loss = loss
         self.bf16 = bf16
         self.timer = LossTimer()
-        self._batch: tuple[Tensor, Target, Any, Prediction] | None = None
+        self.watch = Watch()
+        self._step: Step | None = None
 
     def forward(
         self, images: Tensor, target: Target, ids: Any = None, valid: Any = None, places: Any = None,
@@ -82,22 +73,21 @@ class Counter(BaseModel):
             prediction = self.network(images)
         if self.bf16:
             prediction = _float32(prediction)
-        self._batch = (images, target, ids, prediction)
+        self._step = Step(images, target, ids, _main(prediction).detach())
         with self.timer.forward(prediction):
             terms = self._terms(prediction, target)
         self.timer.watch_backward(prediction, terms["loss"])
         return terms | {"train_mae": _count_error(prediction, target)}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The engine's sum of all losses, refused unless it is finite.
+        """The engine's sum of all losses, looked at by the watch.
 
-        On an accelerator the look at the value would make every step wait; there the history hook looks once an epoch
-        and the checkpoint before stays.
+        Raises:
+            DivergedError: If it is not finite, or has exploded; see `runners.watch.Watch`.
         """
         total, logged = super().parse_losses(losses)
-        if total.device.type == "cpu" and not bool(torch.isfinite(total)):
-            terms = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
-            raise self._not_finite(f"the loss is not finite: {terms}")
+        if self._step is not None:
+            self.watch.see(logged | {"loss": total}, self._step)
         return total, logged
 
     def _terms(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
@@ -107,18 +97,7 @@ class Counter(BaseModel):
         except ValueError as error:
             if bool(torch.isfinite(_main(prediction)).all()):
                 raise
-            raise self._not_finite(str(error)) from error
-
-    def _not_finite(self, message: str) -> NonFiniteLossError:
-        """The error, with the batch that it happened on."""
-        error = NonFiniteLossError(message)
-        if self._batch is not None:
-            images, target, ids, prediction = self._batch
-            found = {"images": images, "prediction": _main(prediction)}
-            found |= {f"points_{place}": points for place, points in enumerate(target.points)}
-            error.batch = {name: value.detach().cpu().contiguous() for name, value in found.items()}
-            error.ids = [str(each) for each in ids or ()]
-        return error
+            raise self.watch.error(str(error), self._step) from error
 
 
 @torch.no_grad()
@@ -261,7 +240,7 @@ def predictions(counter: Counter, loader: Iterable[Any]) -> Iterator[Seen]:
         loader: Batches of padded images of one size, as `evaluation_loader` gives them; their places are 0, 1, 2, ...
 
     Raises:
-        NonFiniteLossError: See `predict`.
+        DivergedError: See `predict`.
     """
     waiting: dict[int, Seen] = {}
     due = 0
@@ -283,7 +262,7 @@ def predict(counter: Counter, batch: Any) -> list[Found]:
         batch: Padded images of one size, as `evaluation_loader` gives it.
 
     Raises:
-        NonFiniteLossError: If the predicted density or proposals have NaN or infinite values; it names the image.
+        DivergedError: If the predicted density or proposals have NaN or infinite values; it names the image.
     """
     prediction = counter.network(counter.data_preprocessor(batch, False).images)
     if prediction.density is not None:
@@ -305,7 +284,7 @@ def _check_finite(ids: Sequence[str], *predicted: NDArray[Any]) -> None:
     """Refuses a batch of which an image's part is not finite, by that image's name."""
     for id, *parts in zip(ids, *predicted, strict=True):
         if not all(np.isfinite(part).all() for part in parts):
-            raise NonFiniteLossError(f"the prediction of image {id} has NaN or infinite values")
+            raise DivergedError(f"the prediction of image {id} has NaN or infinite values")
 
 
 def _row(image: Seen) -> dict[str, object]:

@@ -18,6 +18,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from results.atomic import replacing
@@ -26,7 +27,7 @@ from results.schema import Evaluation, Failure, Record
 from results.spec import EvaluationSpec, LocalisationSpec, Selection
 from results.store import RunFolder, Store, read_history
 from runners import build, memory, ranks, weights
-from runners.counter import Counter, NonFiniteLossError, evaluate
+from runners.counter import Counter, evaluate
 from runners.environment import describe, git_state, peak_memory
 from runners.hooks import (
     LOG_INTERVAL,
@@ -44,6 +45,7 @@ from runners.hooks import (
 )
 from runners.job import TRACKERS, Job
 from runners.metrics.counting import constant, summary
+from runners.watch import DivergedError
 
 __all__ = ["execute", "take_part"]
 
@@ -184,7 +186,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
         runner = _runner(job, folder, model, data, hooks, device, **validation)
         try:
             runner.train()
-        except NonFiniteLossError as error:
+        except DivergedError as error:
             raise _kept(error, folder, runner) from error
     seconds = time.perf_counter() - clock
     record = Record(
@@ -224,7 +226,10 @@ def _check_kept(folder: RunFolder, keeper: KeepWeights) -> None:
 
 
 def take_part(job: Job, rank: int) -> None:
-    """Trains along as one of several processes that share the batches of a job; writes nothing, see `runners.ranks`."""
+    """Trains along as one of several processes that share the batches of a job; see `runners.ranks`.
+
+    Writes nothing but the batch that its part of the loss diverged on.
+    """
     _seed(job)
     folder = Store(job.output).run(job.spec.run_id)
     device = ranks.device_of(job, rank)
@@ -233,7 +238,11 @@ def take_part(job: Job, rank: int) -> None:
     data = build.loaders(job.spec, job.place, network.multiple, rank)
     recipe = job.spec.recipe
     resume = Resume(folder, KeepWeights(recipe, folder, ()), leads=False)
-    _runner(job, folder, model, data, [resume, History(recipe, folder, leads=False)], device).train()
+    runner = _runner(job, folder, model, data, [resume, History(recipe, folder, leads=False)], device)
+    try:
+        runner.train()
+    except DivergedError as error:
+        raise _kept(error, folder, runner) from error
 
 
 def _runner(
@@ -273,15 +282,18 @@ def _runner(
     )
 
 
-def _kept(error: NonFiniteLossError, folder: RunFolder, runner: Runner) -> NonFiniteLossError:
+def _kept(error: DivergedError, folder: RunFolder, runner: Runner) -> DivergedError:
     """The error with where it happened, and where the batch lies that it happened on."""
-    where = f"epoch {runner.epoch + 1}, step {runner.iter + 1}"
+    where = f"epoch {runner.epoch + 1}, step {runner.iter + 1 - error.behind}"
     if error.batch is None:
-        return NonFiniteLossError(f"{error} ({where})")
-    path = folder.work / "nonfinite.safetensors"
-    with replacing(path) as temporary:
-        save_file(error.batch, temporary, {"ids": json.dumps(error.ids), "where": where, "error": str(error)})
-    return NonFiniteLossError(f"{error} ({where}; the batch is kept in {path})")
+        return DivergedError(f"{error} ({where})")
+    path = folder.work / "diverged.safetensors"
+    try:
+        with replacing(path) as temporary:
+            save_file(error.batch, temporary, {"ids": json.dumps(error.ids), "where": where, "error": str(error)})
+    except (OSError, SafetensorError) as failed:  # the disk may be full: why the run ended is not lost with it
+        return DivergedError(f"{error} ({where}; the batch could not be kept: {failed})")
+    return DivergedError(f"{error} ({where}; the batch is kept in {path})")
 
 
 def _measure(job: Job, folder: RunFolder, report: Report, data: build.Loaders | None) -> None:

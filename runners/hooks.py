@@ -21,12 +21,13 @@ from torch import distributed
 
 from results.atomic import flush, write_text
 from results.spec import Recipe, Selection
-from results.store import RunFolder, StoreError
+from results.store import RunFolder, StoreError, read_history
 from runners import checkpoints, weights
-from runners.counter import NonFiniteLossError, evaluate
+from runners.counter import evaluate
 from runners.environment import device_memory
 from runners.metrics.counting import summary
 from runners.ranks import unwrapped
+from runners.watch import DivergedError
 
 __all__ = [
     "LOG_INTERVAL",
@@ -61,6 +62,8 @@ def hold(folder: RunFolder) -> None:
 Report = Callable[[dict[str, Any]], None]
 
 
+LARGEST = "loss_max"
+"""Key of the largest absolute loss of a step, in a line of the history."""
 LOG_INTERVAL = 50
 """Steps between two values that an experiment tracker gets (ours)."""
 
@@ -188,9 +191,10 @@ class KeepWeights(EpochEnd):
 
 
 class History(EpochEnd):
-    """Writes one JSON line an epoch: mean training terms, learning rate, seconds, validation metrics.
+    """Writes one JSON line an epoch: mean training terms, largest loss, learning rate, seconds, validation metrics.
 
-    Where several processes share the batches, the means are over all of them, and one writes.
+    Where several processes share the batches, the means are over all of them, and one writes. What the first epoch
+    wrote tells the model's watch how large a loss may become.
     """
 
     priority = "NORMAL"
@@ -199,24 +203,40 @@ class History(EpochEnd):
         super().__init__(recipe, leads)
         self.folder = folder
         self._sums: dict[str, torch.Tensor] = {}
+        self._largest: torch.Tensor | None = None
         self._steps = 0
         self._started = 0.0
+        self._first: float | None = None
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Starts the epoch's sums."""
-        self._sums, self._steps, self._started = {}, 0, time.perf_counter()
+        self._sums, self._largest, self._steps, self._started = {}, None, 0, time.perf_counter()
+        if self._first is None and runner.epoch > 0:  # an earlier process trained the first epoch
+            first = next(iter(read_history(self.folder.history_file)), {})
+            self._first = first.get(LARGEST)
+        unwrapped(runner.model).watch.allow(self._first)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Adds up on the device, without waiting for it."""
         for name, value in outputs.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
+        size = outputs["loss"].detach().abs()
+        self._largest = size if self._largest is None else torch.maximum(self._largest, size)
         self._steps += 1
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Looks at the losses that are still on their way, before the epoch is validated."""
+        unwrapped(runner.model).watch.settle()
+        super().after_train_epoch(runner)
 
     def finish(self, runner: Runner, epoch: int, metrics: dict[str, float]) -> None:
         """Appends the line; an epoch whose mean loss is not finite ends the run before it is saved."""
         means = {name: float(_over_processes(value)) / max(self._steps, 1) for name, value in self._sums.items()}
         if not math.isfinite(means.get("loss", 0.0)):
-            raise NonFiniteLossError(f"the mean loss of epoch {epoch} is not finite: {means}")
+            raise DivergedError(f"the mean loss of epoch {epoch} is not finite: {means}")
+        if self._largest is not None:
+            means[LARGEST] = float(_over_processes(self._largest, largest=True))
+            self._first = means[LARGEST] if epoch == 1 else self._first
         if not self.leads:
             return
         row = {"epoch": epoch, "lr": runner.optim_wrapper.get_lr()["lr"][-1], **means, **metrics}
@@ -227,11 +247,14 @@ class History(EpochEnd):
         flush(self.folder.history_file)
 
 
-def _over_processes(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a value over the processes that share the batches."""
+def _over_processes(value: torch.Tensor, *, largest: bool = False) -> torch.Tensor:
+    """The mean, or the largest, of a value over the processes that share the batches."""
     if not distributed.is_initialized():
         return value
     total = value.clone()
+    if largest:
+        distributed.all_reduce(total, distributed.ReduceOp.MAX)
+        return total
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
 

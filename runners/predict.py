@@ -155,7 +155,7 @@ class Predictor:
 
         Raises:
             ValueError: If the array has another shape or type.
-            NonFiniteLossError: If the prediction has NaN or infinite values.
+            DivergedError: If the prediction has NaN or infinite values.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"an image must be uint8 [H, W, 3]; found {image.dtype} {list(image.shape)}")

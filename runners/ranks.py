@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -41,6 +42,9 @@ def device_of(job: Job, rank: int) -> torch.device:
 def together(job: Job) -> Iterator[None]:
     """Starts the other processes of a job, and ends them when the block is left. Nothing happens with one.
 
+    Where another process has died and the block still goes on after `_GRACE_SECONDS`, this process ends too: on GPUs it
+    would wait for the dead one's part of a sum.
+
     Raises:
         RuntimeError: If the block fails because another process died, with what that one said.
     """
@@ -52,15 +56,19 @@ def together(job: Job) -> Iterator[None]:
     work.mkdir(parents=True, exist_ok=True)
     meeting = work / f"meeting-{uuid4().hex[:8]}"
     others = [_start(job, rank, meeting, work / f"log-rank-{rank}.txt") for rank in range(1, count)]
+    left = threading.Event()
+    threading.Thread(target=_guard, args=(others, work, left), daemon=True).start()
     try:
         join(job, 0, meeting)
         yield
     except Exception as error:
+        left.set()
         said = _last_words(others, work)
         if said:
             raise RuntimeError(said) from error
         raise
     finally:
+        left.set()
         if distributed.is_initialized():
             distributed.destroy_process_group()
         for process in others:
@@ -115,6 +123,16 @@ def join(job: Job, rank: int, meeting: Path) -> None:
         world_size=job.place.ranks,
         timeout=_PATIENCE,
     )
+
+
+def _guard(others: list[subprocess.Popen[str]], work: Path, left: threading.Event) -> None:
+    """Ends this process if it is stuck because another one died; its last words go to the log of the run."""
+    while not left.wait(1):
+        if any(process.poll() for process in others):
+            if not left.wait(_GRACE_SECONDS):
+                sys.stderr.write(_last_words(others, work) + "\n")
+                os._exit(1)
+            return
 
 
 def _last_words(others: list[subprocess.Popen[str]], work: Path) -> str:

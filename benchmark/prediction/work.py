@@ -19,8 +19,8 @@ from benchmark.prediction.text import Counted, Spool
 from benchmark.prediction.video import Film, Frame, Video
 from benchmark.show import progress_console
 from results.atomic import replacing
-from runners.counter import NonFiniteLossError
 from runners.data.reading import DataError
+from runners.watch import DivergedError
 
 if TYPE_CHECKING:
     from runners.localizers import Localizer
@@ -137,7 +137,7 @@ class Work:
                 self._clip(index, item, spool, progress)
             else:
                 self._image(index, item, spool)
-        except (DataError, NonFiniteLossError) as error:
+        except (DataError, DivergedError) as error:
             self.failed[item.path or item.id] = str(error)
         except (MemoryError, RuntimeError) as error:
             if not (isinstance(error, MemoryError) or "memory" in str(error)):

@@ -15,9 +15,10 @@ import losses
 from losses.base import Prediction
 from runners.backbones import build_counter
 from runners.build import EVALUATION_PIXELS
-from runners.counter import Counter, NonFiniteLossError, evaluate, predict, predictions
+from runners.counter import Counter, evaluate, predict, predictions
 from runners.data.loader import evaluation_loader
 from runners.data.transforms import WholeImages
+from runners.watch import DivergedError
 from tests.runners.test_transforms import crowd
 
 SIZES = [(60, 90), (33, 40), (64, 70), (60, 96), (90, 60), (61, 91), (34, 64), (128, 128), (50, 95)]
@@ -87,7 +88,7 @@ def test_the_image_of_a_batch_that_is_not_finite_is_named(points: bool) -> None:
         np.minimum(image, 200, out=image)
     images._images[3][5, 5] = 255
     counter = Counter(Spoilt(points), losses.build("p2p" if points else "l2"))
-    with pytest.raises(NonFiniteLossError, match="image image3 has NaN"):
+    with pytest.raises(DivergedError, match="image image3 has NaN"):
         evaluate(counter, evaluation_loader(WholeImages(images), pixels=PIXELS))
 
 

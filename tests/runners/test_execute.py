@@ -164,7 +164,7 @@ def test_a_loss_that_is_not_finite_fails_with_its_terms_and_can_be_retried(
     assert "loss is not finite" in event["reason"]
     assert "term/count nan" in event["reason"]
     assert "(epoch 3, step 6; the batch is kept in" in event["reason"]
-    kept = load_file(Store(task.output).run(task.spec.run_id).work / "nonfinite.safetensors")
+    kept = load_file(Store(task.output).run(task.spec.run_id).work / "diverged.safetensors")
     assert kept["images"].shape[0] == kept["prediction"].shape[0] == len(kept) - 2
     folder = Store(task.output).run(task.spec.run_id)
     assert folder.state() == "failed"

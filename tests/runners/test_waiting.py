@@ -51,7 +51,7 @@ def step(name: str) -> tuple[Counter, SimpleNamespace, dict[str, torch.Tensor]]:
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8, device="meta")
     points = [scatter(count, (64, 64), seed=count).to("meta") for count in (7, 0)]
     outputs = model.train_step(Batch(images, Target(points, (64, 64)), ["a", "b"], [(64, 64)] * 2, [0, 1]), wrapper)
-    return model, SimpleNamespace(optim_wrapper=wrapper, iter=0, train_dataloader=[0, 0]), outputs
+    return model, SimpleNamespace(model=model, optim_wrapper=wrapper, epoch=0, iter=0, train_dataloader=[0, 0]), outputs
 
 
 @pytest.mark.parametrize("name", [name for name in losses.names() if name not in WAITS])
