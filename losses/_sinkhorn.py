@@ -10,7 +10,8 @@ potentials. Entries below `lost` are not stored. They would add at most lost * m
 most lost * sum(b v) to any sum over cells, whatever the geometry. A round is accepted only while both are at most `eps`
 (a sixteenth of a rounding of the density's dtype) of the smallest sum; else the scalings are absorbed into f and g, and
 a new kernel is built. So every sum of every round is complete to `eps`, and nothing depends on which entries a search
-by distance finds: it finds all that are not below `lost`. Sums themselves are in float64.
+by distance finds: it finds all that are not below `lost`. Sums themselves are in float64. The search and the rounds are
+compiled, see `losses._chunks`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losses._near import pairs
+from losses import _chunks as chunks
 from losses.geometry import axis_gaussians, cell_axis
 
 __all__ = ["planar"]
@@ -33,7 +34,7 @@ _Floats = NDArray[np.float64]
 
 _RANGE = 1e25
 """How large scalings may become before they are absorbed. The smaller, the more kernels are built, the larger, the more
-entries they have: the time is flat between 1e16 and 1e40 (measured)."""
+entries they have: the time is flat between 1e12 and 1e50 (measured)."""
 _LOST = 1e-300
 """What float64 may lose of a kernel that is kept as a product of factors: what is smaller than its normal numbers."""
 _SPARSE = 4
@@ -115,15 +116,17 @@ class _Plane:
         if self._wide():
             u, g, done, finished = self._scale(self._whole(), _Scaled(np.exp(f), g, 0, False), iterations, tolerance)
             f, g, stuck = np.log(u), np.log(g), done == 0
+        mass = chunks.padded(self._map(self.b), 0).ravel()
         while not finished:
             if stuck:  # a single round leaves the range of the scalings
                 g = self.from_points(f, self.filled)[self.filled]
                 f, done = self.from_cells(g), done + 1
-            start = _Scaled(np.ones(n), np.ones(m), done, done == iterations)
-            if start.finished:
+            if done == iterations:
                 break
-            u, v, done, finished = self._scale(self._near(f, g), start, iterations, tolerance)
-            f, g, stuck = f + np.log(u), g + np.log(v), done == start.done
+            before, u, v = done, np.ones(n), np.ones(len(mass))
+            kernel, lost = self._near(f, g)
+            done, finished = chunks.rounds(*kernel, mass, u, v, done, iterations, tolerance, self.eps / lost)
+            f, g, stuck = f + np.log(u), g + np.log(self._inside(v)[self.filled]), done == before
         return f
 
     def _scale(self, kernel: _Kernel, start: _Scaled, iterations: int, tolerance: float) -> _Scaled:
@@ -170,20 +173,20 @@ class _Plane:
         found: _Floats = ((self.rows @ torch.from_numpy(w)) * self.columns).sum(1).numpy()
         return found
 
-    def _near(self, f: _Floats, g: _Floats) -> _Kernel:
-        """E_ij = exp(f_i + g_j - c_ij) where it is not below eps / range, as a sparse matrix."""
-        from scipy.sparse import csr_array
+    def _near(self, f: _Floats, g: _Floats) -> tuple[chunks.Chunks, float]:
+        """E_ij = exp(f_i + g_j - c_ij) where it is not below `lost` = eps / range, in chunks; and `lost`."""
+        lost = self.eps / _RANGE
+        found = self._pairs(self.points, f, self._map(g, -math.inf), -math.log(lost))
+        return found._replace(entries=np.exp(found.entries)), lost
 
-        n, m, lost = len(f), len(g), self.eps / _RANGE
-        point, cell, exponent = pairs(self.points, f, self._map(g, -math.inf), self.side, -math.log(lost))
-        if m < self.filled.size:
-            cell = (np.cumsum(self.filled, dtype=np.int32) - 1)[cell]
-        starts = np.zeros(n + 1, dtype=np.int32)
-        np.cumsum(np.bincount(point, minlength=n), out=starts[1:])
-        matrix = csr_array((np.exp(exponent), cell, starts), shape=(n, m))
-        transposed = matrix.T.tocsr()
-        transposed.data /= n
-        return _Kernel(transposed.__matmul__, matrix.__matmul__, lost)
+    def _pairs(self, points: _Floats, f: _Floats, g: _Floats, slack: float) -> chunks.Chunks:
+        """f_i + g_j - c_ij where it is at least -slack, and of the neighbours; g on the map."""
+        return chunks.near(points, f, chunks.padded(g, -math.inf), self.side, slack)
+
+    def _inside(self, values: _Floats) -> _Floats:
+        """A flat padded map without its padding, (h, w)."""
+        h, w = self.cells
+        return values.reshape(-1, w + -w % chunks.PAD)[:h, :w]
 
     def _map(self, values: _Floats, empty: float = 0.0) -> _Floats:
         """Values of the cells with mass on the map."""
@@ -210,9 +213,10 @@ class _Plane:
         if left.any():
             bound = np.full(self.cells, -np.inf)
             bound[left] = _least(self._centres(left), self.points, f)
-            _, cell, exponent = pairs(self.points, f, bound, self.side, math.log(len(f) / self.eps))
-            sums = np.bincount(cell, np.exp(exponent), minlength=left.size).reshape(self.cells) / len(f)
-            g[left] = bound[left] - np.log(sums[left])
+            found = self._pairs(self.points, f, bound, math.log(len(f) / self.eps))
+            sums = np.empty(chunks.padded(bound, 0).size)
+            chunks.to_cells(*found._replace(entries=np.exp(found.entries)), np.full(len(f), 1 / len(f)), sums)
+            g[left] = bound[left] - np.log(self._inside(sums)[left])
         return g
 
     def from_cells(self, g: _Floats) -> _Floats:
@@ -227,11 +231,10 @@ class _Plane:
             points = self.points[left]
             bound = self._nearly_least(points, self._map(heights, -math.inf))
             slack = math.log(len(g) / self.eps)
-            point, _, exponent = pairs(points, bound, self._map(heights, -math.inf), self.side, slack)
-            first = np.searchsorted(point, np.arange(len(points)))
-            largest = np.maximum.reduceat(exponent, first)
-            exponent -= largest[point]
-            f[left] = bound - largest - np.log(np.add.reduceat(np.exp(exponent), first))
+            found = self._pairs(points, bound, self._map(heights, -math.inf), slack)
+            largest = np.maximum.reduceat(found.entries.max(1), found.starts[:-1])
+            terms = np.exp(found.entries - largest[found.owners(), None]).sum(1)
+            f[left] = bound - largest - np.log(np.add.reduceat(terms, found.starts[:-1]))
         return f
 
     def _nearly_least(self, points: _Floats, heights: _Floats) -> _Floats:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from losses import _together as together
-from losses._sinkhorn import planar
 from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import dots, free_to_look
 from losses.parallel import processes
@@ -161,6 +160,8 @@ class DMCount(CrowdLoss):
             return torch.zeros_like(sample.points[:, 0]), torch.zeros_like(mass)
         b, cells = self._share(mass), (mass.shape[0], mass.shape[1])
         if self.solver == "stabilised" and free_to_look(mass):
+            from losses._sinkhorn import planar  # compiled code: its library is loaded by who needs it
+
             return planar(sample.points, b, sample.stride, reg=self.reg, scale=scale, iterations=self.iterations)
         cost = squared_distance(sample.points, cells, sample.stride).mul_(scale)
         a = cost.new_full((len(cost),), 1 / len(cost))

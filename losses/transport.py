@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from losses.geometry import axis_gaussians, cell_axis
+
+if TYPE_CHECKING:
+    from losses._chunks import Chunks
 
 __all__ = [
     "FLOOR",
@@ -48,6 +51,8 @@ _SPARSE = 4
 """A kernel is stored sparsely where its windows are this many times smaller than the map (measured on the CPU)."""
 FLOOR = 1e-16
 """What DM-Count's code adds to both denominators and to the argument of the logarithm [code]."""
+_CLOSE = 1e-9
+"""Its rounds end when the squared distance of the cells' marginal is at most this [code]."""
 
 
 class Potentials(NamedTuple):
@@ -234,62 +239,64 @@ def floored_rounds(points: Tensor, mass: Tensor, stride: int, *, reg: float, sca
     Returns:
         (h, w), reg log(v + 1e-16).
     """
-    to_points, to_cells, b = _kernel(points, mass, stride, reg / (2 * scale))
+    cells, variance = (mass.shape[0], mass.shape[1]), reg / (2 * scale)
+    reach = _reach(points.dtype, stride, variance)
+    window = min(2 * reach + 1, cells[0]) * min(2 * reach + 1, cells[1])
+    if points.device.type == "cpu" and window * _SPARSE <= cells[0] * cells[1]:
+        v = _sparse_rounds(points, mass, stride, variance, iterations)
+    else:
+        v = _whole_rounds(points, mass, stride, variance, iterations)
+    return reg * (v + FLOOR).log()
+
+
+def _whole_rounds(points: Tensor, b: Tensor, stride: int, variance: float, iterations: int) -> Tensor:
+    """The last v of `floored_rounds` by products with the kernel's two factors."""
+    rows, columns = axis_gaussians(points, (b.shape[0], b.shape[1]), stride, variance)
     a = 1 / len(points)
-    spread = to_cells(a + 0 * to_points(b))
+    spread = rows.T @ (a * columns)
     v = b
     for done in range(1, iterations + 1):
         v = b / (spread + FLOOR)
-        spread = to_cells(a / (to_points(v) + FLOOR))
-        if done % 10 == 0 and bool(((b - v * spread) ** 2).sum() <= 1e-9):
+        u = a / (((rows @ v) * columns).sum(1) + FLOOR)
+        spread = rows.T @ (u.unsqueeze(1) * columns)
+        if done % 10 == 0 and bool(((b - v * spread) ** 2).sum() <= _CLOSE):
             break
-    return reg * torch.as_tensor(v + FLOOR, device=mass.device).log().view_as(mass)
+    return v
 
 
-_Product = Callable[[Any], Any]
-
-
-def _kernel(points: Tensor, mass: Tensor, stride: int, variance: float) -> tuple[_Product, _Product, Any]:
-    """Products with K_ij = exp(-|x_j - p_i|^2 / (2 variance)): from cells to points, (n,), and back; and the masses.
-
-    All in the form that the products want, (h w,) numpy arrays for a sparse kernel and (h, w) tensors for a whole one.
-    """
-    cells, format_ = (mass.shape[0], mass.shape[1]), torch.finfo(points.dtype)
+def _reach(dtype: torch.dtype, stride: int, variance: float) -> int:
+    """Cells beyond which the kernel is 0."""
+    format_ = torch.finfo(dtype)
     underflow = math.log(format_.smallest_normal) + math.log(format_.eps) - 1  # half the smallest subnormal, and less
-    reach = math.ceil(math.sqrt(-2 * variance * underflow) / stride)
-    window = min(2 * reach + 1, cells[0]) * min(2 * reach + 1, cells[1])
-    if points.device.type == "cpu" and window * _SPARSE <= cells[0] * cells[1]:
-        return (*_sparse_kernel(points, cells, stride, variance, reach), mass.flatten().numpy())
-    rows, columns = axis_gaussians(points, cells, stride, variance)
-    return (
-        lambda v: ((rows @ v) * columns).sum(1),
-        lambda u: rows.T @ (u.unsqueeze(1) * columns),
-        mass,
-    )
+    return math.ceil(math.sqrt(-2 * variance * underflow) / stride)
 
 
-def _sparse_kernel(
-    points: Tensor, cells: tuple[int, int], stride: int, variance: float, reach: int
-) -> tuple[_Product, _Product]:
-    """The products from the entries within `reach` cells of each point, by scipy's sparse matrices."""
-    import numpy as np
-    from scipy.sparse import csr_array
+def _sparse_rounds(points: Tensor, mass: Tensor, stride: int, variance: float, iterations: int) -> Tensor:
+    """The last v of `floored_rounds` from the kernel's entries that are not 0."""
+    from losses import _chunks as chunks
 
+    cells = (mass.shape[0], mass.shape[1])
+    b = chunks.padded(mass.numpy(), 0)
+    kernel = _sparse_kernel(points, cells, stride, variance)
+    v = chunks.floored(*kernel, b.ravel(), iterations, b.dtype.type(FLOOR), _CLOSE).reshape(b.shape)
+    return torch.from_numpy(v)[: cells[0], : cells[1]]
+
+
+def _sparse_kernel(points: Tensor, cells: tuple[int, int], stride: int, variance: float) -> Chunks:
+    """The entries exp(-|x_j - p_i|^2 / (2 variance)) that are not 0 in the dtype of the points."""
+    from losses import _chunks as chunks
+
+    reach = _reach(points.dtype, stride, variance)
     span = torch.arange(-reach, reach + 1)
-    factors, places = [], []
+    factors, first = [], []
     for axis, count in ((1, cells[0]), (0, cells[1])):
         position = points[:, axis : axis + 1]
         index = (position / stride).floor().clamp(-reach, count - 1 + reach).long() + span
         gap = (index + 0.5) * stride - position
-        factors.append(torch.exp(-gap.square() / (2 * variance)).where((index >= 0) & (index < count), 0))
-        places.append(index)
-    values = (factors[0].unsqueeze(2) * factors[1].unsqueeze(1)).flatten(1)
-    flat = (places[0].unsqueeze(2) * cells[1] + places[1].unsqueeze(1)).flatten(1)
-    kept = values > 0
-    starts = np.concatenate([[0], kept.sum(1).cumsum(0).numpy()])
-    shape = (len(points), cells[0] * cells[1])
-    matrix = csr_array((values[kept].numpy(), flat[kept].int().numpy(), starts), shape=shape)
-    return matrix.__matmul__, matrix.T.tocsr().__matmul__
+        factors.append(torch.exp(-gap.square() / (2 * variance)).where((index >= 0) & (index < count), 0).numpy())
+        first.append(index[:, 0].numpy())
+    height, width = (count + -count % chunks.PAD for count in cells)
+    return chunks.Chunks(*chunks.windows(first[0], factors[0], first[1], factors[1], (height, width)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def test_exact_gradients_of_options(params: dict[str, object]) -> None:
 
 def test_dm_count_with_its_potentials_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Declared: "its gradient is that with the potentials held constant"."""
-    import losses.dm_count as module
+    import losses._sinkhorn as module
 
     solve, solved = module.planar, []
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from losses import DMCount, Prediction, Target, _near, _sinkhorn
+from losses import DMCount, Prediction, Target, _chunks, _sinkhorn
 from losses._sinkhorn import planar
 from losses.transport import squared_distance
 
@@ -145,10 +145,14 @@ def test_a_thousand_rounds_are_pots(crowd: str, entropy: float | str) -> None:
 @given(found=CASES, tolerance=st.sampled_from([1e-2, 1e-4, 1e-6]))
 def test_it_stops_at_pots_round(found: Case, tolerance: float) -> None:
     rounds = [0]
-    scale, alone = _sinkhorn._Plane._scale, _sinkhorn._Plane.from_cells
+    scale, alone, compiled = _sinkhorn._Plane._scale, _sinkhorn._Plane.from_cells, _chunks.rounds
 
     def scaled(*args):  # type: ignore[no-untyped-def]
         rounds.append((result := scale(*args)).done)
+        return result
+
+    def in_chunks(*args):  # type: ignore[no-untyped-def]
+        rounds.append((result := compiled(*args))[0])
         return result
 
     def one_more(*args):  # type: ignore[no-untyped-def]
@@ -159,6 +163,7 @@ def test_it_stops_at_pots_round(found: Case, tolerance: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_sinkhorn._Plane, "_scale", scaled)
         patch.setattr(_sinkhorn._Plane, "from_cells", one_more)
+        patch.setattr(_chunks, "rounds", in_chunks)
         ours(found, 60, tolerance)
     assert rounds[-1] == pot(found, 60, tolerance)[2]
 
@@ -205,19 +210,27 @@ def test_a_kernel_lacks_only_what_is_below_its_limit(found: Case) -> None:
         f = np.full(len(found.points), math.log(len(found.points)))
         g = plane.from_points(f, plane.filled)[plane.filled]
         f = plane.from_cells(g)
-        kernel = plane._near(f, g)
+        kernel, lost = plane._near(f, g)
     cost = squared_distance(found.points, tuple(found.mass.shape), found.stride).numpy() * found.scale / found.reg
     with np.errstate(over="ignore"):
         whole = np.exp(f[:, None] + g - cost[:, plane.filled.ravel()])
-    stored = np.stack([kernel.to_points(column) for column in np.eye(len(g))], 1)
+    size = _chunks.padded(found.mass.numpy(), 0).size
+    everywhere = np.zeros((len(f), size))
+    everywhere[kernel.owners()[:, None], kernel.cells()] = kernel.entries
+    stored = np.stack([plane._inside(row)[plane.filled] for row in everywhere])
+    assert everywhere.sum() == pytest.approx(stored.sum())
     missing = np.where(stored == 0, whole, 0)
-    assert missing.max() <= kernel.lost * (1 + 1e-6)
+    assert missing.max() <= lost * (1 + 1e-6)
     same = np.isfinite(whole) & (stored > 0)
     # The exponent is a difference of large numbers: its rounding is relative to them.
     digits = 1e-14 * (np.abs(f).max() + np.abs(g).max() + cost.max() + 100)
     np.testing.assert_allclose(stored[same], whole[same], rtol=digits)
-    backwards = np.stack([kernel.to_cells(row) for row in np.eye(len(f))])
-    np.testing.assert_allclose(backwards * len(f), stored, rtol=1e-14)
+    forth, back = np.full(size, np.nan), np.full(len(f), np.nan)
+    u, w = (np.random.default_rng(0).random(count) for count in (len(f), size))
+    _chunks.to_cells(*kernel, u, forth)
+    _chunks.to_points(*kernel, w, back)
+    np.testing.assert_allclose(forth, u @ everywhere, rtol=1e-12)
+    np.testing.assert_allclose(back, everywhere @ w, rtol=1e-12)
     np.testing.assert_allclose(whole.clip(max=1e300) @ plane.b, 1, rtol=digits)
 
 
@@ -235,6 +248,22 @@ def test_scalings_that_could_raise_what_is_missing_are_refused() -> None:
         assert (plane._scale(kernel, start, 6, 0.0).done == 6) == made, least
 
 
+@pytest.mark.parametrize(("least", "made"), [(1e-3, 1), (1e-7, 0), (0.0, 0), (math.nan, 0), (math.inf, 1)])
+@pytest.mark.parametrize("side", ["cells", "points"])
+def test_compiled_rounds_refuse_them_too(side: str, least: float, made: int) -> None:
+    """Four points and four cells; one of the cells, or of the points, has hardly anything."""
+    entries = np.eye(4)
+    entries[2, 2] = least
+    mass, u, v = np.full(4, 0.25), np.ones(4), np.ones(4)
+    if side == "points":  # so little that the cell's scaling makes up for it, but for what is missing
+        entries[2] = [least, 0, 0, 0]
+        mass[2] = 0
+    kernel = _chunks.Chunks(np.arange(5), np.zeros(4, np.int32), entries)
+    done, finished = _chunks.rounds(*kernel, mass, u, v, 5, 6, 0.0, 1e5)
+    assert done == 5 + (made if least < math.inf else 0)
+    assert finished == (done == 6)
+
+
 # --- the search for pairs --------------------------------------------------------------------------------------------
 
 
@@ -250,7 +279,7 @@ def test_scalings_that_could_raise_what_is_missing_are_refused() -> None:
     noise=st.sampled_from([0.0, 10.0]),
     slack=st.sampled_from([0.0, 3.0, 50.0]),
 )
-def test_pairs_are_all_pairs(seed, n, h, w, side, steep, holes, noise, slack) -> None:  # type: ignore[no-untyped-def]
+def test_all_pairs_are_found(seed, n, h, w, side, steep, holes, noise, slack) -> None:  # type: ignore[no-untyped-def]
     """Beside all of them; g is a plane, a paraboloid and noise, with holes."""
     rng = np.random.default_rng(seed)
     points = (rng.random((n, 2)) * 1.4 - 0.2) * [w * side, h * side]
@@ -260,11 +289,14 @@ def test_pairs_are_all_pairs(seed, n, h, w, side, steep, holes, noise, slack) ->
     cost = (y - points[:, 1, None, None]) ** 2 + (x - points[:, 0, None, None]) ** 2
     f = -(g - cost).max((1, 2), initial=-1e3) + rng.normal(size=n)
     whole = f[:, None, None] + g - cost
-    found = _near.pairs(points, f, g, side, slack)
-    assert bool((np.diff(found.point) >= 0).all())
-    expected = set(np.flatnonzero(whole >= -slack + 1e-7))
-    flat = found.point.astype(np.int64) * (h * w) + found.cell
-    assert len(set(flat)) == len(flat)
-    assert expected <= set(flat)
-    assert set(flat) <= set(np.flatnonzero(whole >= -slack - 1e-7))
-    np.testing.assert_allclose(found.exponent, whole.ravel()[flat], atol=1e-7)
+    larger = _chunks.padded(g, -np.inf)
+    found = _chunks.near(points, f, larger, side, slack)
+    assert (found.entries.max(1, initial=-np.inf) >= -slack - 1e-7).all(), "each chunk has a pair"
+    assert len(set(zip(found.owners(), found.place, strict=True))) == len(found.place)
+    everywhere = np.full((n, larger.size), -np.inf)
+    everywhere[found.owners()[:, None], found.cells()] = found.entries
+    seen = everywhere.reshape(n, *larger.shape)[:, :h, :w]
+    assert (seen[whole >= -slack + 1e-7] > -np.inf).all()
+    np.testing.assert_allclose(seen[seen > -np.inf], whole[seen > -np.inf], atol=1e-7)
+    everywhere.reshape(n, *larger.shape)[:, :h, :w] = -np.inf
+    assert (everywhere == -np.inf).all(), "nothing is found outside the map"

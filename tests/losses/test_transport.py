@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from losses import transport
+from losses import _chunks, transport
 from losses.transport import annealed, balanced, epsilon_schedule, floored_rounds, softmin, squared_distance
 
 SINKHORN = ("pot", "stabilised")
@@ -261,14 +261,18 @@ def test_a_sparse_kernel_is_the_whole_kernel(dtype, variance):
         [torch.rand(40, 2) * 512, torch.tensor([[0.0, 0.0], [512.0, 512.0], [-20.0, 300.0], [600.0, 700.0]])]
     )
     points, cells = points.to(dtype), (64, 60)
-    reach = 40
-    to_points, to_cells = transport._sparse_kernel(points, cells, 8, variance, reach)
+    sparse = transport._sparse_kernel(points, cells, 8, variance)
     kernel = torch.exp(-squared_distance(points.double(), cells, 8) / (2 * variance))
     v, u = torch.rand(cells, dtype=dtype), torch.rand(len(points), dtype=dtype)
     near = {"rtol": 2e-5 if dtype == torch.float32 else 1e-12, "atol": 1e-40}
-    found = [torch.from_numpy(product) for product in (to_points(v.flatten().numpy()), to_cells(u.numpy()))]
-    torch.testing.assert_close(found[0].double(), kernel @ v.double().flatten(), **near)
-    torch.testing.assert_close(found[1].double(), u.double() @ kernel, **near)
+    larger = _chunks.padded(v.numpy(), 0)
+    to_points, to_cells = np.empty_like(u.numpy()), np.empty_like(larger.ravel())
+    _chunks.to_points(*sparse, larger.ravel(), to_points)
+    _chunks.to_cells(*sparse, u.numpy(), to_cells)
+    torch.testing.assert_close(torch.from_numpy(to_points).double(), kernel @ v.double().flatten(), **near)
+    inside = torch.from_numpy(to_cells.reshape(larger.shape)[: cells[0], : cells[1]])
+    torch.testing.assert_close(inside.double().flatten(), u.double() @ kernel, **near)
+    assert to_cells.sum() == pytest.approx(float(inside.sum())), "nothing lies outside the map"
 
 
 def test_what_a_sparse_kernel_leaves_out_is_zero_in_its_precision():
@@ -276,12 +280,12 @@ def test_what_a_sparse_kernel_leaves_out_is_zero_in_its_precision():
     points = torch.tensor([[256.0, 256.0], [3.0, 509.0]])
     for dtype in (torch.float32, torch.float64):
         own = points.to(dtype)
-        to_points, _, _ = transport._kernel(own, torch.zeros(64, 64, dtype=dtype), 8, 5.0)
+        kernel = transport._sparse_kernel(own, (64, 64), 8, 5.0)
         whole = torch.exp(-squared_distance(own, (64, 64), 8) / 10)
-        cells = torch.eye(64 * 64, dtype=dtype)[::7].numpy()
-        rows = torch.stack([torch.from_numpy(to_points(cell)) for cell in cells])
-        assert ((rows == 0) == (whole.T[::7] == 0)).double().mean() > 0.9999, "but for the last subnormal numbers"
-        torch.testing.assert_close(rows, whole.T[::7], rtol=1e-3, atol=torch.finfo(dtype).smallest_normal)
+        rows = torch.zeros_like(whole)
+        rows[kernel.owners()[:, None], kernel.cells()] = torch.from_numpy(kernel.entries)
+        assert ((rows == 0) == (whole == 0)).double().mean() > 0.9999, "but for the last subnormal numbers"
+        torch.testing.assert_close(rows, whole, rtol=1e-3, atol=torch.finfo(dtype).smallest_normal)
 
 
 def test_one_kernel_gives_both_updates_of_a_step():
