@@ -17,7 +17,7 @@ from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from results.atomic import printable
-from results.limits import limit
+from results.limits import limit, read_bounded
 
 __all__ = ["MOST", "Located", "StudyError", "listed", "one_line", "read"]
 
@@ -90,14 +90,7 @@ def read(path: Path) -> Located:
 
 def _text(path: Path) -> str:
     """The characters of the file."""
-    most = limit("CROWD_MAX_STUDY_BYTES")
-    try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(content) > most:
-        raise StudyError(f"{path}: more than {most} bytes, absurd for a study; else raise CROWD_MAX_STUDY_BYTES")
+    content = read_bounded(path, "CROWD_MAX_STUDY_BYTES", StudyError)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

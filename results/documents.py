@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from results.atomic import printable
 from results.frames import StoreError
-from results.limits import limit
+from results.limits import read_bounded
 from results.schema import SCHEMA_VERSION
 from results.spec import digest_of
 
@@ -99,15 +99,7 @@ def value(text: bytes) -> Any:
 
 def content(path: Path) -> bytes:
     """The bytes of a small file."""
-    most = limit("CROWD_MAX_RECORD_BYTES")
-    try:
-        with path.open("rb") as file:
-            found = file.read(most + 1)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(found) > most:
-        raise StoreError(f"{path} has more than {most} bytes, absurd for what it is; else raise CROWD_MAX_RECORD_BYTES")
-    return found
+    return read_bounded(path, "CROWD_MAX_RECORD_BYTES", StoreError)
 
 
 def plain(name: str) -> str:

@@ -9,8 +9,9 @@ same name raises or lowers it.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-__all__ = ["LIMITS", "LimitError", "limit"]
+__all__ = ["LIMITS", "LimitError", "limit", "read_bounded"]
 
 LIMITS: dict[str, int] = {
     "CROWD_MAX_PIXELS": 150_000_000,
@@ -54,3 +55,22 @@ def limit(name: str) -> int:
     if not (plain.isascii() and plain.isdecimal()) or len(plain) > 18 or int(plain) < 1:
         raise LimitError(f"{name} must be a positive integer; found {text[:60]!r}")
     return int(plain)
+
+
+def read_bounded(path: Path, name: str, error: type[Exception]) -> bytes:
+    """The bytes of a file that has no more of them than a limit allows.
+
+    Args:
+        path: The file.
+        name: Of the limit.
+        error: What is raised, with the file's path, where it cannot be read or is too large.
+    """
+    most = limit(name)
+    try:
+        with path.open("rb") as file:
+            found = file.read(most + 1)
+    except OSError as failed:
+        raise error(f"{path} cannot be read: {failed.strerror or failed}") from failed
+    if len(found) > most:
+        raise error(f"{path} has more than {most} bytes, absurd for what it is; else raise {name}")
+    return found

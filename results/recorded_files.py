@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from results.atomic import printable
-from results.limits import limit
+from results.limits import limit, read_bounded
 from results.rows import run_rows
 from results.schema import SCHEMA_VERSION, Evaluation, Failure, Localisation, Record
 from results.spec import RunSpec
@@ -214,17 +214,9 @@ def _refuse_places(run_id: str, measured: Localisation) -> None:
 
 def read_bytes(path: Path) -> bytes:
     """A file's content, if it is a file of a bearable size (`CROWD_MAX_RECORDED_BYTES`)."""
-    most = limit("CROWD_MAX_RECORDED_BYTES")
     if not path.is_file():
         raise RecordedError(f"{path} is missing: {path.parent} is no recorded study, or was copied in part")
-    try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise RecordedError(f"{path} cannot be read: {error.strerror or error}") from error
-    if len(content) > most:
-        raise RecordedError(f"{path} is larger than {most} bytes, the most that is read; CROWD_MAX_RECORDED_BYTES")
-    return content
+    return read_bounded(path, "CROWD_MAX_RECORDED_BYTES", RecordedError)
 
 
 def read_own(path: Path) -> bytes:

@@ -15,7 +15,18 @@ import torch
 
 __all__ = ["describe", "device_memory", "git_state", "peak_memory"]
 
-LIBRARIES = ("torch", "torchvision", "timm", "mmengine", "numpy", "scipy", "pot", "pandas", "crowd-loss-benchmark")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "mmengine",
+    "numpy",
+    "scipy",
+    "numba",
+    "pot",
+    "pandas",
+    "crowd-loss-benchmark",
+)
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def test_an_alias_is_read_where_it_stands(tmp_path: Path) -> None:
 def test_a_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(AXES + "#" * 1_000_000)
-    with pytest.raises(StudyError, match="a.yaml: more than 1000000 bytes.* raise CROWD_MAX_STUDY_BYTES"):
+    with pytest.raises(StudyError, match="a.yaml has more than 1000000 bytes.* raise CROWD_MAX_STUDY_BYTES"):
         load_study(str(path))
     monkeypatch.setenv("CROWD_MAX_STUDY_BYTES", "2000000")
     assert load_study(str(path)).losses == ["pml"]
@@ -178,7 +178,7 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(StudyError, match="a.yaml: cannot be read: Permission denied"):
+    with pytest.raises(StudyError, match="a.yaml cannot be read: Permission denied"):
         load_study(str(path))
 
 

@@ -167,7 +167,7 @@ def test_gaps_and_no_parquet_at_all(copied: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "most", "message"),
-    [("RECORDED_BYTES", 99, "larger than 99 bytes"), ("RECORD_BYTES", 999, "at most 999 are read"),
+    [("RECORDED_BYTES", 99, "more than 99 bytes"), ("RECORD_BYTES", 999, "at most 999 are read"),
      ("RUNS", 1, "has 2 runs; at most 1"), ("TABLE_ROWS", 11, "12 rows; at most 11"),
      ("TABLE_COLUMNS", 5, "columns; at most 5"), ("TABLE_BYTES", 999, "more than 999 bytes when decoded")],
 )  # fmt: skip
