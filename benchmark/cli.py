@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -33,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.action is None:
         parser.print_help()
         return 0
+    from results.atomic import printable
     from results.redact import redacted
 
-    options.command_line = redacted("benchmark " + " ".join(words))
+    options.command_line = redacted(shlex.join(["benchmark", *words]))
     module, _, function = options.action.partition(":")
     try:
         action: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
@@ -48,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if options.debug:
             raise
-        print(f"benchmark: {redacted(_said(error))}", file=sys.stderr)  # noqa: T201
+        said = printable(redacted(_said(error)), keep="\n")
+        print(f"benchmark: {said}", file=sys.stderr)  # noqa: T201
         return 2
 
 

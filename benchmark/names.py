@@ -47,20 +47,20 @@ def parse_scalar(text: str) -> Scalar:
 
 
 def parse_choice(text: str) -> Choice:
-    """Reads `NAME` or `NAME[key=value,key=value]`.
+    """Reads `NAME` or `NAME[parameter=value,parameter=value]`.
 
     Raises:
         ValueError: If the text has another form, or a key is given twice.
     """
     match = _CHOICE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"cannot read {shortened(text)}; expected NAME or NAME[key=value,key=value]")
+        raise ValueError(f"cannot read {shortened(text)}; expected NAME or NAME[parameter=value,...]")
     params: dict[str, Scalar] = {}
     for item in filter(None, (match["params"] or "").split(",")):
         key, equals, value = item.partition("=")
         key = key.strip()
         if not equals or not key.isidentifier():
-            raise ValueError(f"cannot read {shortened(item)} in {shortened(text)}; expected key=value")
+            raise ValueError(f"cannot read {shortened(item)} in {shortened(text)}; expected parameter=value")
         if key in params:
             raise ValueError(f"{shortened(key)} is given twice in {shortened(text)}")
         found = parse_scalar(value)

@@ -116,16 +116,18 @@ def _where(measured: Measured, localised: Localised, conditions: Sequence[str]) 
     return measured, localised.restricted(select(rows, of_places))
 
 
-def measured_in(store: Store, frame: pd.DataFrame) -> Measured:
-    """The rows of `store.load()` with their per-image counts."""
-    return Measured.of(store, frame, _defaults(frame), official=_official)
+def measured_in(store: Store, frame: pd.DataFrame, problems: list[str] | None = None) -> Measured:
+    """The rows of `store.load()` with their per-image counts; see `Store.images` for `problems`."""
+    return Measured.of(store, frame, _defaults(frame), problems, _official)
 
 
-def localised_in(store: Store, measured: Measured, evaluations: Collection[tuple[str, str]]) -> Localised:
+def localised_in(
+    store: Store, measured: Measured, evaluations: Collection[tuple[str, str]], problems: list[str] | None = None
+) -> Localised:
     """Of the measurements of places of some runs those that are asked for, as pairs of run and evaluation id."""
     if not evaluations:
         return Localised(measured, store.localisations([]), store.hits([], []))
-    found = Localised.of(store, measured, _localizer_defaults())
+    found = Localised.of(store, measured, _localizer_defaults(), problems)
     pairs = zip(found.rows["run_id"], found.rows["eval_id"], strict=True)
     wanted = pd.Series([pair in evaluations for pair in pairs], index=found.rows.index, dtype=bool)
     return found.restricted(found.rows[wanted])

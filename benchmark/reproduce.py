@@ -25,8 +25,9 @@ def reproduce(options: argparse.Namespace) -> int:
         return done
     first = done.study.model_copy(update={"selections": done.study.selections[:1]})  # the first; others are measured
     cells = [(item.spec.loss, item.spec.backbone, item.spec.dataset) for item in done.planned]
-    table = reproduction(outcome(first, done.planned, done.store), options.study, cells=cells)
-    failures = failures_of(done.study, done.planned, done.store)
+    damaged: list[str] = []
+    table = reproduction(outcome(first, done.planned, done.store, damaged), options.study, cells=cells)
+    failures = failures_of(done.study, done.planned, done.store, done.told, damaged)
     if options.json:
         json.dump({"table": json.loads(render.to_json(table)), "failed": failures}, sys.stdout, indent=1)
         sys.stdout.write("\n")

@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,11 +45,19 @@ class _Tuned(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A study that was carried out: its axes, the runs that were planned, and where they lie."""
+    """A study that was carried out.
+
+    Attributes:
+        study: Its axes.
+        planned: The runs that were planned.
+        store: Where they lie.
+        told: Why runs failed just now, by their ids; a store that cannot be written does not know.
+    """
 
     study: Study
     planned: list[Planned]
     store: Store
+    told: Mapping[str, str]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,7 +97,7 @@ def carry_out(options: argparse.Namespace) -> Done | int:
         engine.train(planned, [item.search for item in tuned])
     else:
         engine.train(planned)
-    return Done(study, planned, store)
+    return Done(study, planned, store, engine.told)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -119,6 +127,7 @@ class _Engine:
 
     def __init__(self, options: argparse.Namespace, study: Study, store: Store) -> None:
         self.options, self.study, self.store = options, study, store
+        self.told: dict[str, str] = {}
         self.evaluations = tuple(EvaluationSpec(selection=rule) for rule in study.selections)
         self.place = Place(
             data_root=_absolute(options.data_root),
@@ -146,6 +155,7 @@ class _Engine:
         with Matrix(labels) as progress:
             engine, terms = engines.chosen(self.options)
             engine.run_jobs(jobs, terms, progress)
+        self.told |= {jobs[index].spec.run_id: reason for index, reason in progress.failed.items()}
 
     def counting(self) -> _Engine:
         """The same without localizers, for the trials of a search: they are chosen among by their counts on val."""
@@ -180,13 +190,16 @@ def _tune(engine: _Engine, planned: Sequence[Planned], budget: int) -> list[_Tun
     """Trains the trials of every loss with the first seed, and gives each seed the values that were best on val."""
     groups = [list(members) for _, members in groupby(planned, key=_without_seed)]
     trials = [variations(members[0], budget) for members in groups]
-    engine.counting().train([trial for group in trials for trial in group])
+    searching = engine.counting()
+    searching.train([trial for group in trials for trial in group])
     found = []
     for members, group in zip(groups, trials, strict=True):
         search = tuple(_outcome(engine.store.run(trial.spec.run_id), trial) for trial in group)
         finished = [(entry["val_mae"], place) for place, entry in enumerate(search) if entry["val_mae"] is not None]
         if not finished:
-            raise PlanError(f"all {budget} trials of {members[0].label} failed; see `benchmark list`")
+            reason = next((searching.told[run] for entry in search if (run := entry["run_id"]) in searching.told), "")
+            why = f" ({reason})" if reason else ""
+            raise PlanError(f"all {budget} trials of {members[0].label} failed{why}; see `benchmark list`")
         best = group[min(finished)[1]].spec
         for member in members:
             spec = best.model_copy(update={"seed": member.spec.seed})
@@ -225,12 +238,15 @@ def _check_place(options: argparse.Namespace) -> None:
 # What was found
 
 
-def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Planned], store: Store) -> int:
+def _conclude(
+    options: argparse.Namespace, study: Study, planned: Sequence[Planned], store: Store, told: Mapping[str, str]
+) -> int:
     """Prints the tables, the losses that did not beat a constant, the failures and where everything lies."""
-    measured = outcome(study, planned, store)
+    damaged: list[str] = []
+    measured = outcome(study, planned, store, damaged)
     compared = [(setting, comparison(setting)) for setting in settings(measured)]
-    places = localised_in(store, measured, localizing.wanted(study, [item.spec for item in planned]))
-    failures = failures_of(study, planned, store)
+    places = localised_in(store, measured, localizing.wanted(study, [item.spec for item in planned]), damaged)
+    failures = failures_of(study, planned, store, told, damaged)
     if options.json:
         rows = [row for setting, table in compared for row in comparison_rows(setting, table)]
         rows = json.loads(pd.DataFrame(rows).to_json(orient="records")) if rows else []  # NaN becomes null
@@ -261,37 +277,55 @@ def _conclude(options: argparse.Namespace, study: Study, planned: Sequence[Plann
     return 1 if failures else 0
 
 
-def outcome(study: Study, planned: Sequence[Planned], store: Store) -> Measured:
-    """What the planned runs measured, by the selections of the study: a store may hold more."""
-    # What cannot be read is told among the failures.
-    frame = store.load([item.spec.run_id for item in planned], problems=[])
+def outcome(study: Study, planned: Sequence[Planned], store: Store, damaged: list[str]) -> Measured:
+    """What the planned runs measured, by the selections of the study: a store may hold more.
+
+    Args:
+        study: What is asked for.
+        planned: The runs.
+        store: Where they lie.
+        damaged: Gets the reasons of files that cannot be read; they are told among the failures.
+    """
+    frame = store.load([item.spec.run_id for item in planned], problems=damaged)
     if "selection" in frame:
         frame = frame[frame["selection"].isin(study.selections) | frame["selection"].isna()]
-    return measured_in(store, frame)
+    return measured_in(store, frame, damaged)
 
 
-def failures_of(study: Study, planned: Sequence[Planned], store: Store) -> dict[str, str]:
-    """Why runs are not done, or not measured as asked: the reason of a failure, else the state that they are in."""
+def failures_of(
+    study: Study, planned: Sequence[Planned], store: Store, told: Mapping[str, str], damaged: Sequence[str] = ()
+) -> dict[str, str]:
+    """Why runs are not done, or not measured as asked: the reason of a failure, else the state that they are in.
+
+    Args:
+        study: What is asked for.
+        planned: The runs.
+        store: Where they lie.
+        told: Reasons of failures just now, by the run's id: they come before what the store has kept.
+        damaged: Reasons of files that could not be read.
+    """
     found = {}
     for item in planned:
         folder = store.run(item.spec.run_id)
         try:
-            reason = _failure(study, folder)
+            reason = _failure(study, folder, told.get(folder.run_id))
         except StoreError as error:
             reason = str(error)
+        reason = reason or next((said for said in damaged if str(folder.path) in said), "")
         if reason:
             found[item.label] = reason
     return found
 
 
-def _failure(study: Study, folder: RunFolder) -> str:
+def _failure(study: Study, folder: RunFolder, told: str | None) -> str:
     """Why a run is not done, or not measured as asked; "" if it is."""
     state = folder.state()
     if state == "done":
-        folder.record()
-        folder.evaluations()
+        folder.check()
         if _measured(study, folder):
             return ""
+    if told is not None:
+        return told
     word = "trained, but not measured" if state == "done" else f"not finished: {state}"
     return folder.failure().reason if folder.has_failure() else word
 

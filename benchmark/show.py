@@ -13,18 +13,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from benchmark.names import Choice
 from benchmark.plan import Planned, Skipped, known_defaults
 from reports.measured import loss_name
 from reports.table import number
+from results.atomic import printable
 from results.store import State
 
 __all__ = ["Matrix", "console", "plan_tree", "progress_console", "runs_tables"]
 
-console = Console(highlight=False)
-progress_console = Console(highlight=False, stderr=True)
+
+class _Console(Console):
+    """A console that no name from a store, a study or a dataset can steer: markup is ours, control characters go."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Markup as text, without what is not printable."""
+        return super().render_str(printable(text, keep="\n"), **how)
+
+
+console = _Console(highlight=False)
+progress_console = _Console(highlight=False, stderr=True)
 """Progress is no result: it never mixes with what `--json` prints."""
 
 _MARK = {"done": "[green]done[/]", "failed": "[red]failed[/]", "running": "[yellow]running[/]"}

@@ -5,18 +5,18 @@ YAML is read safely and against a schema; an error names the file, the line, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import resources
+from itertools import starmap
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from benchmark.names import split_choices
-from benchmark.recipes import RECIPES
-from benchmark.study_file import Located, Place, StudyError, listed, one_line, read
-from losses.discovery import UnknownNameError, check_known, suggestion
+from benchmark.study_entries import wrong_entries
+from benchmark.study_file import Located, Place, StudyError, listed, misread, one_line, read
+from losses.discovery import UnknownNameError, suggestion
 from results.atomic import printable
 from results.spec import Recipe, Selection
 
@@ -122,7 +122,10 @@ def load_study(name: str) -> Study:
     content = read(path)
     study, problems = _parsed(content.values, content.words)
     told = {problem.place for problem in problems}
-    further = (*_wrong_overrides(content.values), *_unknown_names(content.values))
+    further = (
+        *_wrong_overrides(content.values),
+        *starmap(_Problem, (*misread(content), *wrong_entries(content.values))),
+    )
     problems += [problem for problem in further if problem.place not in told]
     if study is None or problems:
         raise _refusal(str(path), problems, content)
@@ -198,52 +201,3 @@ def _wrong_overrides(content: Mapping[str, Any]) -> list[_Problem]:
     except ValidationError as error:
         return [_Problem(("overrides", *item["loc"]), f"{item['msg']}.") for item in error.errors()]
     return []
-
-
-def _unknown_names(content: Mapping[str, Any]) -> Iterator[_Problem]:
-    """Names that nothing answers to, among what is a name at all.
-
-    Parameters are checked by `benchmark.plan`, which builds what they belong to.
-    """
-    import losses
-    from runners import backbones, data, localizers
-    from runners.data import noise
-    from runners.metrics.radii import parse_radii
-
-    def each(kind: str, known: tuple[str, ...]) -> Callable[[str], None]:
-        def check(text: str) -> None:
-            for choice in split_choices([text]):
-                if kind != "backbone" or not choice.name.startswith(backbones.TIMM):
-                    check_known(kind, choice.name, known)
-
-        return check
-
-    checks: dict[str, Callable[[str], Any]] = {
-        "losses": each("loss", losses.names()),
-        "backbones": each("backbone", backbones.names()),
-        "datasets": each("dataset", data.names()),
-        "localizers": each("localizer", localizers.names()),
-        "noises": noise.parse,
-        "radii": lambda text: parse_radii([text]),
-    }
-    for axis, check in checks.items():
-        texts = content.get(axis)
-        for index, text in enumerate(texts if isinstance(texts, list) else ()):
-            problem = _said(check, text) if isinstance(text, str) else None
-            if problem is not None:
-                yield _Problem((axis, index), problem)
-    recipe = content.get("recipe", "shared")
-    problem = _said(lambda name: check_known("recipe", name, RECIPES), recipe) if isinstance(recipe, str) else None
-    if problem is not None:
-        yield _Problem(("recipe",), problem)
-
-
-def _said(check: Callable[[str], Any], text: str) -> str | None:
-    """What a check says against a text."""
-    if len(text) > 1000:
-        return f"{one_line(text)!r} has {len(text)} characters; expected at most 1000"
-    try:
-        check(text)
-    except ValueError as error:
-        return str(error)
-    return None

@@ -7,8 +7,9 @@ line. Merge keys (`<<`) are refused: a few of them can stand for very many value
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from results.atomic import printable
 from results.limits import limit, read_bounded
 
-__all__ = ["MOST", "Located", "StudyError", "listed", "one_line", "read"]
+__all__ = ["MOST", "Located", "StudyError", "listed", "misread", "one_line", "read"]
 
 _DEPTH = 20
 """Levels of nesting (ours): a study has three."""
@@ -28,6 +29,8 @@ _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("bool", "float", "int", "nu
 MOST = 50
 """Problems of a study that are shown (ours)."""
 _SHOWN = 80
+_SIXTIES = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_OCTAL = re.compile(r"[-+]?0[0-7_]*[0-7]")
 
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value: `("seeds", 0)`."""
@@ -86,6 +89,24 @@ def read(path: Path) -> Located:
         kind = "nothing" if node is None else "a list" if isinstance(node, SequenceNode) else "one value"
         raise StudyError(f"{path}:1: must hold a table of axes (losses: [...], ...); found {kind}")
     return _Values(path).table(node)
+
+
+def misread(content: Located) -> Iterator[tuple[Place, str]]:
+    """Numbers that YAML takes for others than whoever typed them: `1:40` for 100, `010` for 8; and what to write."""
+    for place, word in content.words.items():
+        value: Any = content.values
+        for key in place:
+            value = value[key]
+        if _SIXTIES.fullmatch(word):
+            yield (
+                place,
+                f"YAML takes {word!r} for {value}, in sixties; write {value}, or every number of a range: 1, 2, 3",
+            )
+        elif _OCTAL.fullmatch(word):
+            yield (
+                place,
+                f"YAML takes {word!r} for {value}, in base eight; write {int(word.replace('_', ''))} or {value}",
+            )
 
 
 def _text(path: Path) -> str:

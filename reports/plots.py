@@ -138,8 +138,7 @@ def training_curves(runs: pd.DataFrame, history: pd.DataFrame, *, looks: Looks =
             axes.fill_between(
                 others.index, others.min(axis=1), others.max(axis=1), color=GRID, alpha=0.2, lw=0, rasterized=long
             )
-            for _, run in part.groupby("run_id"):
-                _curve(axes, run.set_index("epoch")[name], color=color, lw=0.5, alpha=0.5, rasterized=many)
+            _seed_curves(axes, part, name, color=color, lw=0.5, alpha=0.5, rasterized=many)
             _curve(axes, means[name][label], color=color, lw=1.5, rasterized=long)
             if panel.first:
                 style.axis_titles(axes, y="val MAE (people)" if name == "val_mae" else "rel. loss")
@@ -227,6 +226,14 @@ def _curve(axes: Axes, values: pd.Series, **kwargs: Any) -> None:
     """A line through the values that are there."""
     values = values.dropna()
     axes.plot(values.index, values.to_numpy(), solid_capstyle="round", **kwargs)
+
+
+def _seed_curves(axes: Axes, rows: pd.DataFrame, name: str, **kwargs: Any) -> None:
+    """A line for each run through the values that are there, all as one broken line: there may be thousands."""
+    rows = rows.dropna(subset=[name]).sort_values(["run_id", "epoch"], kind="stable")
+    breaks = np.flatnonzero(rows["run_id"].to_numpy()[1:] != rows["run_id"].to_numpy()[:-1]) + 1
+    epochs, values = (np.insert(rows[each].to_numpy(float), breaks, np.nan) for each in ("epoch", name))
+    axes.plot(epochs, values, solid_capstyle="round", **kwargs)
 
 
 def _images(rows: pd.DataFrame) -> str:

@@ -29,6 +29,8 @@ WINDOW = 512
 """Side of the windows of a report, pixels (ours)."""
 COLUMNS = ("id", "window_rows", "mass", "people")
 """What is read of each image."""
+_AT_ONCE = 64
+"""Evaluations whose windows are read at once (ours)."""
 
 
 class _Image(NamedTuple):
@@ -97,19 +99,16 @@ class Windows(KeptWindows[_Image]):
 
     @classmethod
     def of(cls, store: Store, measured: Measured, window: int = WINDOW, problems: list[str] | None = None) -> Windows:
-        """Reads the windows of a store, one evaluation at a time; see `Store.images` for `problems`.
+        """Reads the windows of a store, some evaluations at a time; see `Store.images` for `problems`.
 
         Raises:
             ValueError: If the side is no multiple of 64.
         """
         check_window(window)
         rows = measured.evaluated
-        known = {}
-        for pair in zip(rows["run_id"].astype(str), rows["eval_id"].astype(str), strict=True):
-            found = store.images([pair], COLUMNS, problems)
-            if len(found):
-                known[pair] = _images(found, window)
-        return cls(window, known)
+        pairs = list(zip(rows["run_id"].astype(str), rows["eval_id"].astype(str), strict=True))
+        parts = [pairs[start : start + _AT_ONCE] for start in range(0, len(pairs), _AT_ONCE)]
+        return cls.merged(window, (cls.of_frame(store.images(part, COLUMNS, problems), window) for part in parts))
 
     @classmethod
     def of_frame(cls, images: pd.DataFrame, window: int = WINDOW) -> Windows:

@@ -11,6 +11,9 @@ from uuid import uuid4
 
 __all__ = ["digest", "flush", "printable", "publish", "replacing", "write_text"]
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -25,8 +28,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Gives a whole file its name, replacing what had it: on disk before it can be seen, and there to stay."""
+    """Gives a whole file its name, replacing what had it: on disk before it can be seen, and there to stay.
+
+    It gets the mode of any new file, whatever library wrote it: a store may be shared.
+    """
     flush(temporary)
+    with suppress(OSError):  # a file system without modes
+        temporary.chmod(0o666 & ~_UMASK)
     temporary.replace(path)
     _sync_folder(path.parent)
 
@@ -59,6 +67,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def printable(text: str) -> str:
-    """A stranger's words on one line, each character that could steer a terminal as a space."""
-    return "".join(c if c.isprintable() else " " for c in text)
+def printable(text: str, keep: str = "") -> str:
+    """A stranger's words on one line, each character that could steer a terminal as a space.
+
+    Args:
+        text: The words.
+        keep: Characters that stay all the same, as ends of lines.
+    """
+    return "".join(c if c.isprintable() or c in keep else " " for c in text)

@@ -7,6 +7,7 @@ once, and no lock of the operating system is needed, which shared folders may no
 
 An owner on this machine lives while its process does. Of one elsewhere only its heartbeat is known: the file's time,
 set anew every `BEAT` seconds, by the clock of the file's server. After `LEASE` seconds of silence it counts as dead.
+Setting the clock makes no living owner on this machine look dead, and no dead one elsewhere alive.
 """
 
 from __future__ import annotations
@@ -34,8 +35,13 @@ BEAT = 20.0
 """Seconds between two signs of life (ours)."""
 LEASE = 180.0
 """Seconds without one after which an owner on another machine counts as dead (ours)."""
+_AHEAD = 3600.0
+"""Seconds that a sign of life may lie ahead of the clock that it is compared with (ours): clocks differ a little."""
 _WRITING = 5.0
 """Seconds that a claim which cannot be read may still be being written."""
+_TICKS = " ticks"
+"""Ends the machine in claims that tell a process's start in ticks. An older version takes it for another machine, and
+believes its heartbeat."""
 _DIGITS = 9
 """Most digits of a claim's number, and a claim's most bytes: more is a stranger's file (ours)."""
 _BYTES = 4096
@@ -48,9 +54,10 @@ class Owner(NamedTuple):
 
     Attributes:
         host: Name of the machine, for people.
-        machine: What tells machines and containers apart.
+        machine: What tells machines and containers apart, with `_TICKS` after it where `started` counts ticks.
         pid: Process id there.
-        started: When that process was started, seconds since the epoch: process ids are used again.
+        started: When that process was started: process ids are used again. Clock ticks since the machine was, where it
+            tells; else, and in claims of older versions, seconds since the epoch, which move when the clock is set.
         released: Whether it was given back.
     """
 
@@ -141,7 +148,7 @@ class Claims:
     def _settled(self) -> Path | None:
         """The newest claim, once it is written: where files cannot be created whole, that may take a moment."""
         newest = self._newest()
-        while newest is not None and _read(newest) is None and self._age(newest, probe=True) < _WRITING:
+        while newest is not None and _read(newest) is None and abs(self._age(newest, probe=True)) < _WRITING:
             time.sleep(0.1)
             newest = self._newest()
         return newest
@@ -151,9 +158,25 @@ class Claims:
         owner = _read(claim)
         if owner is None or owner.released:
             return False
-        if owner.machine == _machine():
+        if owner.machine.removesuffix(_TICKS) == _machine():
             return _runs(owner)
-        return self._age(claim, probe) < LEASE
+        age = self._age(claim, probe)
+        if age < -_AHEAD:
+            return probe and self._beats(claim)
+        return age < LEASE
+
+    def _beats(self, claim: Path) -> bool:
+        """Whether a claim whose time lies far ahead is given a sign of life, or followed by another, within a lease.
+
+        The time itself says nothing: the clock was set back, or never right. A living owner sets it anew, right or
+        not; that of a dead one stays. Only who wants to take the run waits for that; to others it looks free.
+        """
+        first, until = _changed(claim), time.monotonic() + LEASE
+        while time.monotonic() < until:
+            time.sleep(0.5)
+            if _changed(claim) != first or self._newest() != claim:
+                return True
+        return False
 
     def _age(self, claim: Path, probe: bool) -> float:
         """Seconds since a claim's last sign of life; with a `probe` both times are by the clock of the folder."""
@@ -163,10 +186,8 @@ class Claims:
             file.touch()
             now = file.stat().st_mtime
             file.unlink(missing_ok=True)
-        try:
-            return now - claim.stat().st_mtime
-        except FileNotFoundError:
-            return LEASE
+        seen = _changed(claim)
+        return LEASE if seen is None else now - seen
 
 
 def _number(claim: Path) -> int:
@@ -208,6 +229,8 @@ def document(owner: Owner) -> str:
 
 def _read(claim: Path) -> Owner | None:
     """The owner that a claim names; None if it cannot be read or is damaged, and then holds nothing."""
+    if not claim.is_file():  # to open a named pipe would wait for a writer for ever
+        return None
     try:
         with claim.open("rb") as file:
             found = json.loads(file.read(_BYTES))
@@ -218,27 +241,71 @@ def _read(claim: Path) -> Owner | None:
         return None
 
 
+def _changed(claim: Path) -> float | None:
+    """A claim's time, seconds since the epoch; None if it is gone."""
+    try:
+        return claim.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
 def _runs(owner: Owner) -> bool:
     """Whether a process of this machine still runs; another one with its id does not count."""
     try:
+        if owner.machine.endswith(_TICKS):
+            return _ticks(owner.pid) == owner.started
         process = psutil.Process(owner.pid)
         return abs(process.create_time() - owner.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ValueError, OverflowError):  # a number that no process has
         return False
-    except psutil.AccessDenied:
+    except (psutil.AccessDenied, PermissionError):
         return True
 
 
+def _ticks(pid: int) -> float | None:
+    """When a process was started, clock ticks after the machine was [proc(5)]: setting the clock does not move it.
+
+    Args:
+        pid: Its id.
+
+    Returns:
+        None if it is dead, or a zombie.
+
+    Raises:
+        PermissionError: If that is a secret.
+    """
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+    state, *fields = said.rpartition(")")[2].split()  # before it is the program's name, whatever that holds
+    return None if state in "ZX" else float(fields[18])
+
+
 def _myself() -> Owner:
-    return Owner(socket.gethostname(), _machine(), os.getpid(), psutil.Process().create_time())
+    host, pid = socket.gethostname(), os.getpid()
+    ticks = _ticks(pid) if _boot() else None  # ticks of which start of the machine?
+    if ticks is None:
+        return Owner(host, _machine(), pid, psutil.Process().create_time())
+    return Owner(host, _machine() + _TICKS, pid, ticks)
+
+
+@cache
+def _boot() -> str:
+    """This start of this machine, where it has a name."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
 
 
 @cache
 def _machine() -> str:
     """This start of this machine, and the container on it: process ids mean something within it only."""
     parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    if _boot():
+        parts.append(_boot())
     with suppress(OSError):
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)

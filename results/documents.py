@@ -11,17 +11,19 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from results.atomic import printable
-from results.frames import StoreError
+from results.frames import StoreError, refuse_place
 from results.limits import read_bounded
 from results.schema import SCHEMA_VERSION
 from results.spec import digest_of
 
-__all__ = ["content", "plain", "read_model", "read_seals", "sealed", "value"]
+__all__ = ["PLACE", "content", "plain", "read_model", "read_seals", "sealed", "value"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}")
 
 
+PLACE = "place"
+"""The seal that says where in its store a file was written to, `<run_id>/record.json`: a copy elsewhere is refused."""
 _SEALS = "sealed"
 """The key of what a file carries beside its model: a check sum of all else, and what `sealed` was given."""
 
@@ -39,8 +41,14 @@ def sealed(model: BaseModel, seals: Mapping[str, str] | None = None) -> str:
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_model(path: Path, kind: type[_Model]) -> _Model:
-    """Reads and checks one JSON file of the store. One without a check sum, of an older version, is believed."""
+def read_model(path: Path, kind: type[_Model], place: str | None = None) -> _Model:
+    """Reads and checks one JSON file of the store. One without a check sum, of an older version, is believed.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+        place: Where it must have been written to, if it says where.
+    """
     try:
         found = value(content(path))
     except (ValueError, RecursionError) as error:
@@ -52,7 +60,8 @@ def read_model(path: Path, kind: type[_Model]) -> _Model:
     if version != SCHEMA_VERSION:
         said = printable(str(version)[:60])
         raise StoreError(f"{path} has schema {said}; this version reads {SCHEMA_VERSION}: update the benchmark")
-    _seals(path, found)
+    seals = _seals(path, found)
+    refuse_place(path, seals.get(PLACE), place)
     try:
         return kind.model_validate(found)
     except ValidationError as error:
@@ -99,7 +108,12 @@ def value(text: bytes) -> Any:
 
 def content(path: Path) -> bytes:
     """The bytes of a small file."""
-    return read_bounded(path, "CROWD_MAX_RECORD_BYTES", StoreError)
+    try:
+        return read_bounded(path, "CROWD_MAX_RECORD_BYTES", StoreError)
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise StoreError(f"{path} is missing; copy it again, or remove its folder to make it again") from error
+        raise
 
 
 def plain(name: str) -> str:

@@ -9,9 +9,10 @@ same name raises or lowers it.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
-__all__ = ["LIMITS", "LimitError", "limit", "read_bounded"]
+__all__ = ["LIMITS", "LimitError", "limit", "read_bounded", "special"]
 
 LIMITS: dict[str, int] = {
     "CROWD_MAX_PIXELS": 150_000_000,
@@ -20,7 +21,7 @@ LIMITS: dict[str, int] = {
     "CROWD_MAX_STUDY_BYTES": 1_000_000,
     "CROWD_MAX_STUDY_VALUES": 100_000,
     "CROWD_MAX_RUNS": 100_000,
-    "CROWD_MAX_LOSS_GROWTH": 10_000,
+    "CROWD_MAX_LOSS_GROWTH": 1_000,
     "CROWD_MAX_RECORD_BYTES": 64 * 2**20,
     "CROWD_MAX_RECORDED_BYTES": 4 * 2**30,
     "CROWD_MAX_TABLE_ROWS": 20_000_000,
@@ -36,6 +37,15 @@ LIMITS: dict[str, int] = {
 - `RECORD_BYTES`: of one JSON file of a store, of `history.jsonl`, and of one run's line in a recorded study.
 - `RECORDED_BYTES`: of one file of a recorded study. `TABLE_*`: of a parquet file, the bytes counted when decoded.
 """
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
 
 
 class LimitError(ValueError):
@@ -57,6 +67,18 @@ def limit(name: str) -> int:
     return int(plain)
 
 
+def special(path: Path) -> str | None:
+    """What is there if it is no regular file: opening a pipe would wait for a writer, and a device has no end.
+
+    Returns:
+        `a named pipe`, `a socket`, `a device` or `a folder`; None of a file, and where there is nothing.
+    """
+    try:
+        return _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
+    except (OSError, ValueError):  # whoever opens it tells
+        return None
+
+
 def read_bounded(path: Path, name: str, error: type[Exception]) -> bytes:
     """The bytes of a file that has no more of them than a limit allows.
 
@@ -66,6 +88,9 @@ def read_bounded(path: Path, name: str, error: type[Exception]) -> bytes:
         error: What is raised, with the file's path, where it cannot be read or is too large.
     """
     most = limit(name)
+    kind = special(path)
+    if kind is not None:
+        raise error(f"{path} is {kind}, not a regular file; remove it, or put the file itself there")
     try:
         with path.open("rb") as file:
             found = file.read(most + 1)

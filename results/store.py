@@ -59,7 +59,9 @@ class Store:
             raise StoreError(f"{len(found)} runs in {self.root} begin with {prefix!r}; expected one")
         return found[0]
 
-    def load(self, run_ids: Iterable[str] | None = None, problems: list[str] | None = None) -> pd.DataFrame:
+    def load(
+        self, run_ids: Iterable[str] | None = None, problems: list[str] | None = None, *, checked: bool = False
+    ) -> pd.DataFrame:
         """One row for every evaluation of every finished run, and one for each run without any.
 
         Columns: `run_id`, `state`, the spec (`loss`, `loss_params` as text, `backbone`, ..., `recipe_*`), `seed`,
@@ -71,6 +73,7 @@ class Store:
         Args:
             run_ids: Restrict to these runs.
             problems: Where given, a run that cannot be read is left out and the reason is added here.
+            checked: Whether to look at the history and the tables of finished runs, too; see `RunFolder.check`.
 
         Raises:
             StoreError: If a run cannot be read and there is no list of problems.
@@ -80,7 +83,10 @@ class Store:
         for run in self.runs():
             if wanted is None or run.run_id in wanted:
                 with _noting(problems):
-                    rows += _rows(run)
+                    found = _rows(run)
+                    if checked and run.state() == "done":
+                        run.check_tables()
+                    rows += found
         return pd.DataFrame(rows)
 
     def images(
@@ -109,7 +115,9 @@ class Store:
 
     def _images(self, run_id: str, eval_id: str, columns: Sequence[str]) -> pa.Table:
         """The rows of one measurement, with whose they are."""
-        table = read_table(self.run(run_id).eval_file(eval_id, "images.parquet"), columns)
+        folder = self.run(run_id)
+        path = folder.eval_file(eval_id, "images.parquet")
+        table = read_table(path, columns, folder.place(path))
         for name, word in (("run_id", run_id), ("eval_id", eval_id)):
             table = table.append_column(name, pa.repeat(pa.scalar(word, pa.large_string()), len(table)))
         return table
@@ -173,13 +181,11 @@ class Store:
 
     def histories(self, run_ids: Iterable[str], problems: list[str] | None = None) -> pd.DataFrame:
         """The epochs of many runs, one below the other, with `run_id`; see `RunFolder.history`."""
-        found = [pd.DataFrame({"run_id": [], "epoch": []})]
+        found: list[dict[str, Any]] = []
         for run_id in run_ids:
             with _noting(problems):
-                rows = self.run(run_id).history()
-                if not rows.empty:
-                    found.append(rows.assign(run_id=run_id))
-        return pd.concat(found[1:] or found, ignore_index=True)
+                found += [row | {"run_id": run_id} for row in self.run(run_id).epochs()]
+        return pd.DataFrame(found) if found else pd.DataFrame({"run_id": [], "epoch": []})
 
 
 def load(root: str | Path = "runs") -> pd.DataFrame:

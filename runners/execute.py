@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from safetensors import SafetensorError
@@ -64,6 +65,10 @@ class _Runner(Runner):
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         """Nothing to log."""
+
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **_: Any) -> MMLogger:
+        """What is logged goes to the log of the worker alone, not to a second file as well."""
+        return MMLogger.get_instance(self._experiment_name, log_level=log_level)
 
     def dump_config(self) -> None:
         """Nothing to write: there is no configuration file, `spec.json` says it all."""
@@ -182,7 +187,7 @@ def _train(job: Job, folder: RunFolder, report: Report) -> build.Loaders:
         "val_cfg": {"type": ValidationLoop, "oracle": data.test if "test_oracle" in selections else None},
         "val_evaluator": [],
     }
-    with ranks.together(job):
+    with ranks.together(job, report):
         runner = _runner(job, folder, model, data, hooks, device, **validation)
         try:
             runner.train()
@@ -383,7 +388,10 @@ def _trackers(name: str | None) -> list[dict[str, str]]:
 
 def _reason(error: BaseException) -> str:
     """One line for people; the exception's name where its text alone would not tell."""
-    text = " ".join(str(error).split()) or "no message"
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:  # torch's, of a data-loading process
+        text = text.strip().rpartition("\n")[2]
+    text = " ".join(text.split()) or "no message"
     if _out_of_memory(error):
         return f"out of memory: {text}; lower --batch-size or --crop"
     return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"

@@ -284,6 +284,7 @@ class Checkpoint(EpochEnd):
         if epoch == self.recipe.epochs:
             return
         state = {
+            "run": self.folder.run_id,
             "model": unwrapped(runner.model).state_dict(),
             "optimizer": runner.optim_wrapper.state_dict(),
             "schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
@@ -321,6 +322,11 @@ class Resume(Hook):
     def before_train(self, runner: Runner) -> None:
         """Goes back to the last epoch of which checkpoint and kept weights are undamaged, else to the start."""
         state = checkpoints.load(self.folder.work)
+        if state is not None and state.get("run", self.folder.run_id) != self.folder.run_id:
+            raise StoreError(
+                f"the checkpoint in {self.folder.work} is not of this run but of {str(state['run'])[:99]}; "
+                "--no-resume starts it afresh"
+            )
         if state is not None and not self._kept(state["selected"]):
             state = None
         if self.leads:

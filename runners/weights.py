@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,10 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from results.atomic import replacing
+from results.frames import refuse_place
 from results.spec import RunSpec
 from results.store import RunFolder, StoreError
 
 __all__ = ["MissingWeightsError", "epoch_of", "finished", "kept", "load", "read", "save"]
+
+_ABOUT = "about"
+"""The key of the file's metadata."""
 
 
 class MissingWeightsError(StoreError):
@@ -64,7 +70,9 @@ def load(network: nn.Module, file: Path) -> None:
 
 
 def save(file: Path, state: Mapping[str, Tensor], epoch: int) -> None:
-    """Writes weights as safetensors, with the epoch that they are of and the digest of their content.
+    """Writes weights as safetensors, with their epoch, the digest of their content, and which file of which run it is.
+
+    All of it under one key: safetensors writes several in any order, and equal weights are to be equal files.
 
     Args:
         file: Replaced in one step.
@@ -73,7 +81,22 @@ def save(file: Path, state: Mapping[str, Tensor], epoch: int) -> None:
     """
     whole = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(file) as temporary:
-        save_file(whole, temporary, {"epoch": str(epoch), "sha256": _digest(whole)})
+        about = {"epoch": epoch, "place": _place(file), "sha256": _digest(whole)}
+        save_file(whole, temporary, {_ABOUT: json.dumps(about)})
+
+
+def _place(file: Path) -> str:
+    """Which file of the store it is: `<run_id>/model_val.safetensors`."""
+    return "/".join(file.absolute().parts[-2:])
+
+
+def _about(opened: Any) -> dict[str, Any]:
+    """What was written beside the tensors; older versions had a key for each."""
+    said = opened.metadata() or {}
+    found = json.loads(said[_ABOUT]) if _ABOUT in said else said
+    if not isinstance(found, dict):
+        raise ValueError(f"what it says of itself is {type(found).__name__}")
+    return found
 
 
 def epoch_of(file: Path) -> int | None:
@@ -86,9 +109,9 @@ def epoch_of(file: Path) -> int | None:
         return None
     try:
         with safe_open(file, "pt") as opened:
-            said = (opened.metadata() or {}).get("epoch")
+            said = _about(opened).get("epoch")
             return None if said is None else int(said)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"{file} is no whole safetensors file ({error}); copy it again, or train anew") from error
 
 
@@ -96,15 +119,16 @@ def read(file: Path) -> dict[str, Tensor]:
     """The tensors of a weights file, on the CPU; a file without a digest (of an older version) is believed.
 
     Raises:
-        StoreError: If the file cannot be read, is torn, or its content has another digest.
+        StoreError: If the file cannot be read, is torn, its content has another digest, or it is another run's.
     """
     try:
         with safe_open(file, "pt") as opened:
             found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-            said = (opened.metadata() or {}).get("sha256")
-    except (SafetensorError, OSError, ValueError) as error:
+            about = _about(opened)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{file} is no whole safetensors file ({error}); copy it again, or train anew") from error
-    if said is not None and said != _digest(found):
+    refuse_place(file, None if "place" not in about else str(about["place"]), _place(file))
+    if about.get("sha256") not in (None, _digest(found)):
         raise StoreError(f"{file} is damaged: its content has another digest; copy it again, or train anew")
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchmark.names import Choice, parse_choice
 from benchmark.prediction.inputs import Clip, Source, check_numbered, checkpoint, listed, meant_data, named, repeated
 from benchmark.prediction.text import Counted, Origin, Spool, rendered, write, write_points
-from results.atomic import replacing
+from results.atomic import printable, replacing
 from results.spec import LOCALISATION_VERSION
 from results.store import RunFolder
 
@@ -120,7 +120,7 @@ def _short(choice: Choice) -> str:
 
 
 def _warn(text: str) -> None:
-    print(f"benchmark: {text}", file=sys.stderr)  # noqa: T201
+    print(f"benchmark: {printable(text)}", file=sys.stderr)  # noqa: T201
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
+from results.atomic import printable
 from runners.metrics.point_files import guarded
 
 if TYPE_CHECKING:
@@ -216,11 +217,11 @@ def _write_table(stream: TextIO, counted: Iterable[Counted], origin: Origin) -> 
     table.add_column("image", overflow="fold")
     table.add_column("people", justify="right", no_wrap=True)
     for line in lines:
-        table.add_row(escape(line.told()), f"{line.sum / line.frames:.1f}")
+        table.add_row(escape(printable(line.told())), f"{line.sum / line.frames:.1f}")
     spec = origin.spec
     title = [spec.loss, spec.backbone, spec.dataset, f"run {origin.run_id[:8]}", f"weights {origin.selection}"]
     console = Console(file=stream, width=80, highlight=False)
-    console.print(escape(" · ".join(title)))
+    console.print(escape(printable(" · ".join(title))))
     if origin.localizer:
         console.print(escape(f"points: {origin.localizer}"))
     console.print(table)

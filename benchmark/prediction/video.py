@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.data.reading import DataError, limit
+from runners.data.reading import DataError, limit, refuse_special
 
 __all__ = ["Film", "Frame", "Video", "silent_opencv"]
 
@@ -49,6 +49,7 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_special(path)
         if not path.is_file():
             raise DataError(f"{path}: no such video")
         if not path.stat().st_size:

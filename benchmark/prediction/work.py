@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmark.prediction.draw import Drawing, draw, per_area, top_of
@@ -18,7 +19,7 @@ from benchmark.prediction.inputs import Clip, Source
 from benchmark.prediction.text import Counted, Spool
 from benchmark.prediction.video import Film, Frame, Video
 from benchmark.show import progress_console
-from results.atomic import replacing
+from results.atomic import printable, replacing
 from runners.data.reading import DataError
 from runners.watch import DivergedError
 
@@ -235,7 +236,7 @@ class _Progress:
     def frames(self, name: str, total: int | None) -> None:
         """A video begins."""
         self._frames = 0
-        self._bars.reset(self._clip, description=name[:30], total=total, visible=True)
+        self._bars.reset(self._clip, description=escape(printable(name[:30])), total=total, visible=True)
 
     def frame(self) -> None:
         """One more frame of it is through."""

@@ -65,10 +65,14 @@ def build(name: str, root: Path | str | None = None, **params: Any) -> CrowdData
 
     Raises:
         ValueError: If the name or the value of a parameter is wrong, or the dataset is not found under `root`.
-        TypeError: If a parameter is unknown; the message lists the known ones.
+        TypeError: If a parameter is unknown, with the known ones, or a value is of the wrong kind.
     """
     check_params(name, params)
-    return load(name)(root, **params)
+    try:
+        return load(name)(root, **params)
+    except TypeError as error:  # a word where a number is compared
+        typed = ", ".join(f"{key}={value!r}" for key, value in params.items())
+        raise TypeError(f"a parameter is of the wrong kind among {typed}: {error}") from error
 
 
 def __getattr__(name: str) -> Any:

@@ -91,16 +91,28 @@ class Prepared:
         """RGB, uint8 [H, W, 3]: a read-only view; after the first time only the pixels looked at are read from disk.
 
         Raises:
-            DataError: If the image on disk is not the one that was prepared.
+            DataError: If the image on disk is not the one that was prepared, or is no more there.
         """
         if self._pixels is None:
-            assert self.folder is not None
-            self._pixels = np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
+            self._pixels = self._map()
         start, stop = self._starts[index], self._starts[index + 1]
         flat = self._pixels[start:stop]
         if self.folder is not None and index not in self._checked:
             self._check(index, flat)
         return flat.reshape(*self.sizes[index], 3).view(np.ndarray)
+
+    def _map(self) -> NDArray[np.uint8]:
+        """All pixels on disk. The folder was whole when it was opened, but any folder of the cache may be deleted."""
+        assert self.folder is not None
+        path = self.folder / "images.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            said = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+            raise DataError(
+                f"{path}: the prepared images went away while they were in use ({said}); start again, with "
+                "--retry-failed: they will be prepared anew"
+            ) from error
 
     def _check(self, index: int, flat: NDArray[np.uint8]) -> None:
         """Compares an image with its check sum; a damaged folder is given up, so that the next start makes it again."""

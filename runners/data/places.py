@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from runners.data.reading import DataError
+from runners.data.reading import DataError, refuse_special
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -112,6 +112,7 @@ def content_hashes(files: Iterable[Path], root: Path) -> dict[Path, str]:
             status = file.stat()
             stamp, name = f"{status.st_size}-{status.st_mtime_ns}", str(file)
             if known.get(name, "").partition(" ")[0] != stamp:
+                refuse_special(file)
                 with file.open("rb") as content:
                     fresh[name] = f"{stamp} {hashlib.file_digest(content, 'sha256').hexdigest()}"
         except OSError as error:

@@ -12,7 +12,7 @@ import io
 import json
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ __all__ = [
     "read_mat",
     "read_numbers",
     "read_text",
+    "refuse_special",
 ]
 
 LIMITS = {f"CROWD_MAX_{what}": limits.LIMITS[f"CROWD_MAX_{what}"] for what in ("PIXELS", "ANNOTATION_BYTES", "POINTS")}
@@ -47,6 +48,8 @@ _LONGEST = 1000
 """Most characters of an error (ours)."""
 _WORD = 64
 """Most characters of a number (ours): numpy gives every text of a list the room of the longest."""
+_STRIP = 2**20
+"""Pixels that are converted at a time (ours): what a conversion needs beside the image stays small."""
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _PILLOW_LIMIT = threading.Lock()
 
@@ -56,7 +59,7 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         # An error of a data-loading process comes back with the whole traceback for its message.
-        message = message.rpartition(f"{__name__}.DataError: ")[2]
+        message = message.rpartition(f"{__name__}.DataError: ")[2].rstrip()
         super().__init__(printable(message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…"))
 
 
@@ -70,6 +73,17 @@ def limit(name: str) -> int:
         return limits.limit(name)
     except limits.LimitError as error:
         raise DataError(str(error)) from None
+
+
+def refuse_special(path: Path) -> None:
+    """Refuses what is there but no regular file: to open a pipe waits for a writer, and a device has no end.
+
+    Raises:
+        DataError: If the path is a named pipe, a socket, a device or a folder; says which.
+    """
+    kind = limits.special(path)
+    if kind is not None:
+        raise DataError(f"{path}: is {kind}, not a regular file; remove it, or put the file itself there")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -104,18 +118,31 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     with _opened(path) as image, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
-                grey = np.asarray(image).astype(np.int64)
-                return np.repeat(np.clip(grey >> 8, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
+            image.load()
+            rows = max(1, _STRIP // max(1, image.width))
+            if image.height <= rows and not image.mode.startswith("I"):
+                return np.asarray(image.convert("RGB"))
+            pixels = np.empty((image.height, image.width, 3), np.uint8)
+            for top in range(0, image.height, rows):
+                bottom = min(top + rows, image.height)
+                pixels[top:bottom] = _rgb(image.crop((0, top, image.width, bottom)))
         except Exception as error:  # Pillow states no set of exceptions for a damaged file
             raise DataError(f"{path}: the image cannot be decoded ({error}); fetch the file again") from error
+    return pixels
+
+
+def _rgb(strip: Image.Image) -> NDArray[np.uint8]:
+    """A few rows of an image as RGB, or as [rows, W, 1] where all three are the same."""
+    if strip.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
+        return np.clip(np.asarray(strip).astype(np.int64) >> 8, 0, 255).astype(np.uint8)[..., None]
+    return np.asarray(strip.convert("RGB"))
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Opens an image and checks its size before anything is decoded."""
     most = limit("CROWD_MAX_PIXELS")
+    refuse_special(path)
     try:
         with _PILLOW_LIMIT, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -144,6 +171,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def read_bytes(path: Path) -> bytes:
     """The content of an annotation file of at most `CROWD_MAX_ANNOTATION_BYTES`."""
     most = limit("CROWD_MAX_ANNOTATION_BYTES")
+    refuse_special(path)
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
@@ -180,15 +208,27 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not valid JSON ({error})") from error
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, names in lower case, without empty lines."""
+def read_csv(path: Path, columns: Sequence[str] = ("x", "y")) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, names in lower case, without empty lines.
+
+    Args:
+        path: The file.
+        columns: What its header has to name, beside others.
+
+    Raises:
+        DataError: If the file is no CSV, has no rows at all, or its first row is not such a header.
+    """
     try:
         rows = [row for row in csv.reader(io.StringIO(read_text(path), newline="")) if any(c.strip() for c in row)]
     except csv.Error as error:
         raise DataError(f"{path}: not valid CSV ({error})") from error
+    expected = f"{', '.join(columns[:-1])} and {columns[-1]}"
     if not rows:
-        raise DataError(f"{path}: empty; expected a header such as image,x,y")
+        raise DataError(f"{path}: empty; expected a header with the columns {expected}")
     header = [name.strip().lower() for name in rows[0]]
+    if not set(columns) <= set(header):
+        found = ",".join(header)[:_WORD]
+        raise DataError(f"{path}: the first line is {found!r}; expected a header with the columns {expected}")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DataError(f"{path}: row {number} has {len(row)} fields; the header has {len(header)}")

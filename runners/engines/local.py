@@ -18,11 +18,10 @@ from runners.engines.process import (
     ENDS,
     PATIENCE,
     OnEvent,
-    complete,
+    cannot_start,
+    concluded,
     cores,
-    death,
     interruptible,
-    keep_failure,
     placed,
     reserved,
     start,
@@ -102,7 +101,12 @@ def run_jobs(jobs: Sequence[Job], options: Options, on_event: OnEvent) -> None:
         while waiting or running:
             while len(running) < most and (due := _due(waiting, room, on_event)) is not None:
                 item, device = due
-                running[item.index] = start(placed(item.job, device), item.index, events)
+                try:
+                    running[item.index] = start(placed(item.job, device), item.index, events)
+                except OSError as error:
+                    room.leave(item.index)
+                    on_event(item.index, cannot_start(error))
+                    continue
                 taken[item.index] = item
                 on_event(item.index, {"event": "start"})
             try:
@@ -120,12 +124,7 @@ def run_jobs(jobs: Sequence[Job], options: Options, on_event: OnEvent) -> None:
                 continue
             status, item = running.pop(index).wait(), taken.pop(index)
             was, shared = room.leave(index)
-            last = told.pop(index, None)
-            if last is None and complete(jobs[index]):
-                last = {"event": "done"}
-            if last is None:  # the worker could not say, let alone write, how it ended
-                last = {"event": "failed", "reason": death(status)}
-                keep_failure(jobs[index], last["reason"])
+            last = concluded(jobs[index], told.pop(index, None), status)
             if last.get("out_of_memory") and room.another(was, shared=shared):
                 # Its checkpoints are kept, and the others go first.
                 resumed = item.job.model_copy(update={"resume": True})

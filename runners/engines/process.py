@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from results.redact import redacted
 from results.schema import Failure
 from results.store import Store
 from runners.job import Job
@@ -28,9 +29,10 @@ __all__ = [
     "Carrier",
     "OnEvent",
     "afresh",
+    "cannot_start",
     "complete",
+    "concluded",
     "cores",
-    "death",
     "interruptible",
     "keep_failure",
     "placed",
@@ -104,7 +106,10 @@ class Carrier:
             return {"event": "stopped"}
         events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         last: dict[str, Any] | None = None
-        self._process = process = start(self.job, 0, events)
+        try:
+            self._process = process = start(self.job, 0, events)
+        except OSError as error:
+            return cannot_start(error)
         try:
             self.report({"event": "start"})
             for event in _until_none(events):
@@ -116,15 +121,9 @@ class Carrier:
             stop([process])
             raise
         status = process.wait()
-        if last is not None:
-            return last
-        if self._stopping or status in _STOPPED:
+        if last is None and (self._stopping or status in _STOPPED):
             return {"event": "stopped"}
-        if complete(self.job):
-            return {"event": "done"}
-        reason = death(status)  # the worker could not say, let alone write, how it ended
-        keep_failure(self.job, reason)
-        return {"event": "failed", "reason": reason}
+        return concluded(self.job, last, status)
 
     def _free(self, held: dict[str, Any], until: float | None) -> dict[str, Any] | None:
         """Waits until nobody has the run; the event to end with if that is not to be."""
@@ -175,11 +174,16 @@ def afresh(job: Job) -> Job:
     """Discards what an unfinished run left, if that was asked for, and gives the job back as one that resumes.
 
     Engines that may take a run up more than once do it before the first time: the second must go on.
+
+    Raises:
+        OSError: If the run's folder cannot be written.
     """
     folder = Store(job.output).run(job.spec.run_id)
     if not job.resume and folder.state() in ("failed", "interrupted") and folder.claims.take():
-        folder.discard()
-        folder.claims.release()
+        try:
+            folder.discard()
+        finally:
+            folder.claims.release()
     return job.model_copy(update={"resume": True})
 
 
@@ -190,6 +194,9 @@ def start(job: Job, index: int, events: queue.Queue[Any]) -> subprocess.Popen[st
         job: The job.
         index: Put before each event.
         events: Receives (index, event) for each of the worker's lines, and (index, None) when they end.
+
+    Raises:
+        OSError: If the run's folder cannot be written, or the machine can start no process.
     """
     log = Store(job.output).run(job.spec.run_id).work / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +265,30 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def death(status: int) -> str:
+def cannot_start(error: OSError) -> dict[str, Any]:
+    """The last event of a run whose folder or process could not be made: it fails, and the others go on."""
+    return {"event": "failed", "reason": f"the run could not be started: {redacted(str(error))}"}
+
+
+def concluded(job: Job, last: dict[str, Any] | None, status: int) -> dict[str, Any]:
+    """The last event of a job whose worker has ended. A failure that the worker did not write is written for it.
+
+    Args:
+        job: The job.
+        last: The event with which the worker ended, None if it could not say one.
+        status: Its exit status.
+    """
+    if last is None:
+        last = {"event": "done"} if complete(job) else {"event": "failed", "reason": _death(status)}
+        written = False
+    else:
+        written = Store(job.output).run(job.spec.run_id).has_failure()
+    if last["event"] == "failed" and not written:
+        keep_failure(job, last["reason"])
+    return last
+
+
+def _death(status: int) -> str:
     """Why a worker ended without a word."""
     if status == -signal.SIGKILL:
         return "killed (signal 9), most likely because memory ran out; lower --jobs, --batch-size or --crop"

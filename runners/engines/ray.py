@@ -21,6 +21,7 @@ from runners.engines.process import (
     ROOT,
     OnEvent,
     afresh,
+    cannot_start,
     cores,
     interruptible,
     keep_failure,
@@ -84,7 +85,6 @@ def run_jobs(jobs: Sequence[Job], options: Options, on_event: OnEvent) -> None:
     """
     _connect(options)
     needed = _needed(jobs, options)
-    jobs = [afresh(job) for job in jobs]
     with _token(jobs[0].output) as token, _desk(jobs) as desk:
         _Study(jobs, options, on_event, desk, token, needed).carry_out()
 
@@ -95,7 +95,7 @@ class _Study:
     def __init__(
         self, jobs: Sequence[Job], options: Options, on_event: OnEvent, desk: Any, token: str, needed: dict[str, float]
     ) -> None:
-        self.jobs, self.on_event, self.desk, self.token, self.needed = jobs, on_event, desk, token, needed
+        self.jobs, self.on_event, self.desk, self.token, self.needed = list(jobs), on_event, desk, token, needed
         self.limit = options.jobs or len(jobs)
         self.code = code_digest()
         self.waiting = list(range(len(jobs)))
@@ -120,6 +120,12 @@ class _Study:
     def _hand_out(self, index: int) -> None:
         import ray
 
+        try:
+            self.jobs[index] = afresh(self.jobs[index])
+        except OSError as error:
+            self.ended.add(index)
+            self.on_event(index, cannot_start(error))
+            return
         task = ray.remote(carry).options(**self.needed, max_retries=_RETRIES, name=self.jobs[index].spec.run_id[:8])
         self.running[task.remote(self.jobs[index].model_dump_json(), index, self.desk, self.token, self.code)] = index
 
@@ -146,6 +152,7 @@ class _Study:
             last = ray.get(task)
         except ray.exceptions.RayError as error:
             last = {"event": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"}
+            _ask(self.desk.give_up.remote(index))  # it may have been lent to the node that is gone
             keep_failure(self.jobs[index], last["reason"])
         if last["event"] == "stopped":
             last = {"event": "failed", "reason": "stopped by a signal from outside; the same command goes on with it"}

@@ -25,13 +25,14 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from results.atomic import write_text
 from results.claims import BEAT, LEASE
-from results.store import RunFolder, Store, read_history
+from results.store import RunFolder, Store, StoreError, read_history
 from runners.engines import EngineError, needs
 from runners.engines.process import (
     ROOT,
     Carrier,
     OnEvent,
     afresh,
+    cannot_start,
     complete,
     interruptible,
     keep_failure,
@@ -177,6 +178,14 @@ class Task:
         return job.spec.recipe.epochs if trained else len(read_history(folder.history_file))
 
 
+def _why(folder: RunFolder) -> str:
+    """Why a run failed, or why nobody can say."""
+    try:
+        return folder.failure().reason
+    except StoreError as error:
+        return str(error)
+
+
 class _Seen(NamedTuple):
     """What the queue says of a job."""
 
@@ -208,7 +217,8 @@ class _Watch:
         """Finds jobs again, submits the others, and tells of them until all have ended."""
         self._find()
         while self.open:
-            self._submit([index for index in sorted(self.open - self.ids.keys()) if self._free(index)])
+            due = [index for index in sorted(self.open - self.ids.keys()) if self._free(index)]
+            self._submit([index for index in due if self._prepare(index)])
             self._wait()
             queue = self._queue()
             if queue is not None:
@@ -232,18 +242,28 @@ class _Watch:
         if self.ids:
             self._say(f"{len(self.ids)} of the runs are in Slurm's queue already: job {_ranges(self.ids.values())}")
 
+    def _prepare(self, index: int) -> bool:
+        """Makes a run's folder ready for a job; where it cannot be written, the run fails and the others go on."""
+        try:
+            self.jobs[index] = afresh(self.jobs[index])
+            self.folders[index].forget_failure()  # an earlier failure is not this job's; its checkpoints are
+            write_text(_note(self.folders[index]), "{}\n")
+        except OSError as error:
+            self.open.discard(index)
+            self.on_event(index, cannot_start(error))
+            return False
+        return True
+
     def _submit(self, indices: Sequence[int]) -> None:
         for start in range(0, len(indices), _ARRAY):
             part = indices[start : start + _ARRAY]
-            for index in part:
-                self.jobs[index] = afresh(self.jobs[index])
-                self.folders[index].succeed()  # an earlier failure is not this job's
             tasks = [Task(self.jobs[index].model_dump_json(), self.options.slurm_time) for index in part]
             numbers = _submitted(tasks, self.name, self.store, self.options, self.jobs[part[0]])
             for index, number in zip(part, numbers, strict=True):
                 self.ids[index] = number
                 self.tries[index] += 1
-                write_text(_note(self.folders[index]), json.dumps({"job": number}) + "\n")
+                with suppress(OSError):  # a disk that is full by now: the claim keeps another command's job out
+                    write_text(_note(self.folders[index]), json.dumps({"job": number}) + "\n")
             self._say(f"submitted {len(part)} run{'s' * (len(part) > 1)} as Slurm job {_ranges(numbers)}")
 
     def _free(self, index: int) -> bool:
@@ -266,7 +286,7 @@ class _Watch:
         if complete(self.jobs[index]):
             self._end(index, {"event": "done"})
         elif (self.folders[index].path / "failed.json").is_file() and self.folders[index].claims.holder() is None:
-            self._end(index, {"event": "failed", "reason": self.folders[index].failure().reason})
+            self._end(index, {"event": "failed", "reason": _why(self.folders[index])})
         elif time.monotonic() - self.since.setdefault(index, time.monotonic()) > _SETTLING:
             self._lost(index, seen)
 
@@ -275,7 +295,10 @@ class _Watch:
         if index not in self.running:
             self.running.add(index)
             self.on_event(index, {"event": "start"})
-        rows = read_history(self.folders[index].history_file)
+        try:
+            rows = read_history(self.folders[index].history_file)
+        except StoreError:  # the job goes on, and so does the watch
+            return
         if len(rows) != self.epochs[index] and rows:
             self.epochs[index] = len(rows)
             total = self.jobs[index].spec.recipe.epochs

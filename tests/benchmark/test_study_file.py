@@ -128,6 +128,61 @@ def test_every_mistake_is_told_in_order(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_parameters_and_heads_are_told_with_all_others(tmp_path: Path) -> None:
+    """Six mistakes of parameters, which were told one a run, without file, line or entry."""
+    text = (
+        "losses: ['pml[tau=-1]', 'bl[sigma=abc]',\n 'chfl[nosuch=1,nois_std=2]']\nbackbones: ['tiny[output=nosuch]',\n"
+    )
+    text += " 'tiny[haed=bl]', 'timm:vgg19_bn[stride=x]']\n"
+    text += "datasets: ['synthetic[scale=100]',\n 'synthetic[trian=1,scale=x]']\n"
+    text += "head: natve\nlocalizers: ['lm[rule=x]']\n"
+    expected = [
+        ("1: losses.0", "pml: tau must be above 0; found -1"),
+        ("1: losses.1", "bl: sigma must be a number; found 'abc'"),
+        ("2: losses.2", "unknown parameter of chfl 'nosuch'. Known: norm,"),
+        ("2: losses.2", "unknown parameter of chfl 'nois_std'. Did you mean noise_std"),
+        ("3: backbones.0", "tiny: unknown output 'nosuch'. Known: abs, relu"),
+        ("4: backbones.1", "unknown parameter of tiny 'haed'. Did you mean head?"),
+        ("4: backbones.2", "timm:vgg19_bn: stride must be an integer"),
+        ("5: datasets.0", "synthetic: scale must lie in (0, 8]; found 100"),
+        ("6: datasets.1", "unknown parameter of synthetic 'trian'. Did you mean train"),
+        ("6: datasets.1", "synthetic: a parameter is of the wrong kind among scale='x'"),
+        ("7: head", "unknown head 'natve'. Did you mean native?"),
+        ("8: localizers.0", "lm: rule must be one of gl, steerer, fidtm"),
+    ]
+    found = refusal(tmp_path, text)
+    assert len(found) == len(expected)
+    for line, (place, said) in zip(found, expected, strict=True):
+        assert line.startswith(f"{place}: {said}")
+
+
+def test_parameters_that_may_be_are_no_mistakes(tmp_path: Path) -> None:
+    """Also of a dataset that is not here, and of a network of timm, which is not asked."""
+    (tmp_path / "a.yaml").write_text(
+        "losses: ['pml[tau=2,count_norm=l2],bl']\nbackbones: ['vgg19[head=pml,stride=2]', 'timm:nosuch[output=relu]']\n"
+        "datasets: ['nwpu[scale=0.5]', 'synthetic[train=8,size=64x96,most=9]']\nhead: bl\nlocalizers: ['lm[rule=gl]']\n"
+    )
+    assert load_study(str(tmp_path / "a.yaml")).head == "bl"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("1:40", "YAML takes '1:40' for 100, in sixties; write 100, or every number of a range: 1, 2, 3"),
+        ("010", "YAML takes '010' for 8, in base eight; write 10 or 8"),
+    ],
+)
+def test_numbers_that_yaml_takes_for_others_are_refused(tmp_path: Path, word: str, said: str) -> None:
+    assert refusal(tmp_path, AXES + f"seeds: [3, {word}]") == [f"4: seeds.1: {said}"]
+    assert refusal(tmp_path, AXES + f"overrides:\n  epochs: {word}") == [f"5: overrides.epochs: {said}"]
+
+
+@pytest.mark.parametrize(("word", "seed"), [("0", 0), ("10", 10), ("0x1F", 31), ("1_000", 1000)])
+def test_numbers_that_are_meant_as_yaml_reads_them(tmp_path: Path, word: str, seed: int) -> None:
+    (tmp_path / "a.yaml").write_text(AXES + f"seeds: [{word}]")
+    assert load_study(str(tmp_path / "a.yaml")).seeds == [seed]
+
+
 def test_mistakes_of_a_long_file_are_not_all_listed(tmp_path: Path) -> None:
     found = refusal(tmp_path, AXES + "seeds: [" + "-1," * 500 + "]")
     assert len(found) == 51

@@ -17,9 +17,10 @@ from benchmark.cli import main
 from results.claims import LEASE, Owner, document
 from results.store import RunFolder, Store
 from runners import engines
-from runners.engines import EngineError, parcels, process, slurm
+from runners.engines import EngineError, local, parcels, process, slurm
 from runners.engines.process import Carrier, afresh
-from tests.engines.study import jobs
+from runners.job import Job
+from tests.engines.study import Told, jobs
 
 HERE = Path(engines.__file__).parent
 
@@ -147,8 +148,9 @@ def test_a_carrier_says_how_its_worker_ended(
     assert told[0] == "start"
     assert "epoch" in told
     run = Store(job.output).run(job.spec.run_id)
-    without_a_word = kind in ("killed", "ended", "torn")
-    assert run.has_failure() == without_a_word, "what a worker cannot write is written for it, and nothing else"
+    assert run.has_failure() == (expected["event"] == "failed"), "what a worker did not write is written for it"
+    if run.has_failure():
+        assert run.failure().reason == last["reason"]
 
 
 def test_a_carrier_waits_for_the_lease_of_a_dead_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +172,83 @@ def test_a_carrier_waits_for_the_lease_of_a_dead_node(tmp_path: Path, monkeypatc
     assert run.claims.holder() is None
     assert told.count("held") == 2
     assert "idle" in told
+
+
+def unwritable(job: Job) -> RunFolder:
+    """The run's folder, which is a file."""
+    run = Store(job.output).run(job.spec.run_id)
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    run.path.write_text("a file")
+    return run
+
+
+def test_a_carrier_whose_run_cannot_be_started_says_so(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, "runs", losses=("l2",))
+    unwritable(job)
+    last = Carrier(job, "cpu", lambda event: None).run()
+    assert last["event"] == "failed"
+    assert "Not a directory" in last["reason"]
+
+
+def test_a_run_that_cannot_be_started_stops_no_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = tmp_path / "code" / "runners" / "worker.py"
+    worker.parent.mkdir(parents=True)
+    (worker.parent / "__init__.py").touch()
+    worker.write_text('print(\'{"event": "done"}\')\n')
+    monkeypatch.setattr(process, "ROOT", tmp_path / "code")
+    ours = jobs(tmp_path, "runs", losses=("l2", "bl", "pml"))
+    unwritable(ours[1])
+    told = Told()
+    local.run_jobs(ours, local.Options(jobs=1), told)
+    assert told.of("done") == [0, 2]
+    assert told.of("failed") == [1]
+    assert "Not a directory" in next(event["reason"] for _, event in told.events if event["event"] == "failed")
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends the watching of a queue."""
+
+
+def submitted(ours: list[Job], monkeypatch: pytest.MonkeyPatch) -> tuple[Told, list[str]]:
+    """What is told until jobs are submitted to a Slurm that is not there, and the ids of their runs."""
+    runs: list[str] = []
+
+    def submit(tasks: list[slurm.Task], *others: object) -> list[str]:
+        runs.extend(Job.model_validate_json(task.content).spec.run_id for task in tasks)
+        return [f"77_{place}" for place in range(len(tasks))]
+
+    def stop(self: slurm._Watch) -> None:
+        raise Stop
+
+    monkeypatch.setattr(slurm, "_submitted", submit)
+    monkeypatch.setattr(slurm._Watch, "_wait", stop)
+    told = Told()
+    with pytest.raises(Stop):
+        slurm._Watch(ours, slurm.Options(), told).carry_out()
+    return told, runs
+
+
+def test_slurm_goes_on_from_what_an_earlier_attempt_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = jobs(tmp_path, "runs", losses=("l2",))
+    run = Store(job.output).run(job.spec.run_id)
+    run.begin(job.spec)
+    process.keep_failure(job, "killed")
+    checkpoint = run.work / f"checkpoint-000003-{'0' * 64}.pth"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    _, runs = submitted([job], monkeypatch)
+    assert runs == [run.run_id]
+    assert checkpoint.exists()
+    assert not run.has_failure(), "the earlier failure would be taken for that of the new job"
+    assert slurm._kept(run) == "77_0"
+
+
+def test_slurm_leaves_out_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = jobs(tmp_path, "runs", losses=("l2", "bl"))
+    unwritable(ours[0])
+    told, runs = submitted(ours, monkeypatch)
+    assert runs == [ours[1].spec.run_id]
+    assert told.of("failed") == [0]
 
 
 def test_afresh_discards_once(tmp_path: Path) -> None:

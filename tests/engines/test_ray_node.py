@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from results.store import RunFolder, Store
-from runners.engines import process, ray_node
+from runners.engines import process, ray, ray_node
 from runners.engines.ray_node import Desk
 from runners.job import Job
-from tests.engines.study import jobs
+from tests.engines.study import Told, jobs
 
 WORKER = """
 import json, pathlib, sys, time
@@ -71,8 +71,8 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    ray = SimpleNamespace(get=lambda answer, timeout=None: answer, get_gpu_ids=list)
-    monkeypatch.setitem(sys.modules, "ray", ray)  # type: ignore[arg-type]
+    cluster = SimpleNamespace(get=lambda answer, timeout=None: answer, get_gpu_ids=list)
+    monkeypatch.setitem(sys.modules, "ray", cluster)  # type: ignore[arg-type]
     worker = tmp_path / "code" / "runners" / "worker.py"
     worker.parent.mkdir(parents=True)
     (worker.parent / "__init__.py").touch()
@@ -174,6 +174,52 @@ def test_a_node_that_sees_the_store_takes_up_what_a_dead_one_had_borrowed(
         "the node was only slow, and comes too late"
     )
     assert "history.jsonl" not in cluster.files()
+
+
+class RayError(Exception):
+    """In the place of Ray's own."""
+
+
+def study(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[ray._Study, Told]:
+    """The study as the command has it; whatever task is asked for has died."""
+
+    def get(answer: Any) -> Any:
+        if answer == "task":
+            raise RayError("worker crashed")
+        return answer
+
+    monkeypatch.setitem(
+        sys.modules,
+        "ray",
+        SimpleNamespace(get=get, exceptions=SimpleNamespace(RayError=RayError)),  # type: ignore[arg-type]
+    )
+    told = Told()
+    return ray._Study([cluster.job], ray.Options(), told, Calls(cluster.desk), "token", {}), told
+
+
+def test_the_failure_of_a_run_whose_nodes_all_died_is_kept(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The desk had claimed it for the last of them."""
+    found, told = study(cluster, monkeypatch)
+    cluster.desk.lend(0)
+    found.running["task"] = 0
+    found._end("task")
+    assert told.of("failed") == [0]
+    assert cluster.run.state() == "failed"
+    assert cluster.run.failure().reason == "RayError: worker crashed"
+
+
+def test_a_run_that_cannot_be_started_afresh_stops_no_study(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: RunFolder) -> None:
+        raise OSError(30, "Read-only file system")
+
+    cluster.run.begin(cluster.job.spec)
+    cluster.job = cluster.job.model_copy(update={"resume": False})
+    found, told = study(cluster, monkeypatch)
+    monkeypatch.setattr(RunFolder, "discard", refuse)
+    found._hand_out(0)
+    assert told.of("failed") == [0]
+    assert not found.running
+    assert cluster.run.claims.holder() is None
 
 
 def test_a_run_that_others_have_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

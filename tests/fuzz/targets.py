@@ -174,7 +174,7 @@ def _summed(content: bytes) -> bytes:
 
 
 def _store(name: str) -> Callable[[Path], list[bytes]]:
-    """The folder becomes a run's; the sound versions of one of its files are given."""
+    """The folder becomes a store of one run; the sound versions of one of its files are given."""
 
     def make(folder: Path) -> list[bytes]:
         root = folder.parent / f"{folder.name}-made"
@@ -186,10 +186,8 @@ def _store(name: str) -> Callable[[Path], list[bytes]]:
             (run.path / name).write_text(
                 json.dumps({"run_id": run.run_id, "spec": run.spec().model_dump(), "when": "w", "reason": "r"})
             )
-        shutil.copytree(run.path, folder, dirs_exist_ok=True)
-        for path in sorted(folder.glob("eval/*/*")):
-            (folder / path.name).write_bytes(path.read_bytes())
-        sound = (folder / name).read_bytes()
+        shutil.copytree(run.path, folder / run.run_id)
+        sound = sorted((folder / run.run_id).rglob(name))[-1].read_bytes()
         # With its check sum hardly any damage gets beyond it.
         return [sound, unseal(sound)] if name.endswith(".json") else [sound]
 
@@ -198,19 +196,24 @@ def _store(name: str) -> Callable[[Path], list[bytes]]:
 
 def _run(path: Path) -> object:
     """Reads a run, one file of whose was changed, as tables and reports do."""
-    folder = path.parent
-    for place in folder.glob("eval/*/"):
-        if (place / path.name).exists() or path.name in ("metrics.json", "images.parquet"):
-            shutil.copyfile(path, place / path.name)
-    return Store(folder.parent).load([folder.name])
+    (run,) = _put(path)
+    return Store(path.parent).load([run.run_id])
 
 
 def _frame(path: Path) -> object:
-    folder = RunFolder(path.parent)
-    (place,) = path.parent.glob("eval/*-m1") if path.name == "images.parquet" else path.parent.glob("eval/*-lm-*")
-    shutil.copyfile(path, place / path.name)
-    frame = folder._table(place.name, path.name, None)
+    (run,) = _put(path)
+    (place,) = run.path.glob("eval/*-m1") if path.name == "images.parquet" else run.path.glob("eval/*-lm-*")
+    frame = run._table(place.name, path.name, None)
     return frame, len(frame)
+
+
+def _put(path: Path) -> list[RunFolder]:
+    """Puts a file of the one run of a store into its places."""
+    runs = [RunFolder(folder) for folder in path.parent.iterdir() if folder.is_dir()]
+    for run in runs:
+        for place in list(run.path.rglob(path.name)):
+            shutil.copyfile(path, place)
+    return runs
 
 
 def _study(name: str) -> Callable[[Path], list[bytes]]:
@@ -247,8 +250,8 @@ def _claims(folder: Path) -> list[bytes]:
 def _safetensors(folder: Path) -> list[bytes]:
     state = {"a.weight": torch.randn(3, 4), "b": torch.arange(5), "c": torch.zeros(0, 2), "d": torch.tensor(1.0)}
     half = {"h": torch.zeros(3, dtype=torch.float16), "t": torch.zeros(2, dtype=torch.bool)}
-    weights.save(folder / "own.safetensors", state, 3)
-    return [(folder / "own.safetensors").read_bytes(), save(state), save(half)]
+    weights.save(folder / "model_val.safetensors", state, 3)  # it says where it lies
+    return [(folder / "model_val.safetensors").read_bytes(), save(state), save(half)]
 
 
 def _checkpoint_files(folder: Path) -> list[bytes]:
@@ -343,8 +346,7 @@ TARGETS: dict[str, Target] = {
         *((f"store-{name.split('.')[0]}", "json", name, _store(name), _run, 0.5)
           for name in ("record.json", "spec.json", "failed.json", "metrics.json")),
         ("store-localisation", "json", "localisation.json", _store("localisation.json"),
-         lambda path: (shutil.copyfile(path, next(path.parent.glob("eval/*-lm-*")) / path.name),
-                       Store(path.parent.parent).localisations([path.parent.name])), 0.5),
+         lambda path: Store(path.parent).localisations([run.run_id for run in _put(path)]), 0.5),
         ("store-history", "json", "history.jsonl", _store("history.jsonl"),
          lambda path: RunFolder(path.parent).history()),
         *((f"store-{name.split('.')[0]}-table", "binary", name, _store(name), _frame, 0.5)

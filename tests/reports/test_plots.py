@@ -87,8 +87,10 @@ def test_training_curves() -> None:
     assert list(plot.data["selected"]) == [False, True, False] * 2
     above, below = plot.figure.axes
     lines = [line.get_ydata().tolist() for line in above.lines]
-    assert lines == [[30, 20], [50, 10, 5], [40, 15], [20, 10]], "two seeds, their mean, the selected epochs"
-    assert below.lines[2].get_ydata().tolist() == [1, 0.625, 0.375]
+    seeds = [30, 20, np.nan, 50, 10, 5]
+    np.testing.assert_array_equal(lines[0], seeds)
+    assert lines[1:] == [[40, 15], [20, 10]], "after the two seeds their mean, and the selected epochs"
+    assert below.lines[1].get_ydata().tolist() == [1, 0.625, 0.375]
     negative = plots.training_curves(runs, history.assign(loss=-1.0))
     assert negative.data["relative_loss"].isna().all()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -78,8 +80,56 @@ def test_a_stopped_process_still_holds(tmp_path: Path) -> None:
 
 
 def test_another_process_with_the_same_id_is_another(tmp_path: Path) -> None:
-    write(tmp_path, 1, started=psutil.Process().create_time() - 1000)
+    write(tmp_path, 1, started=claims._myself().started - 1)
     assert Claims(tmp_path).take()
+
+
+@pytest.mark.parametrize(("earlier", "free"), [(0, False), (1000, True)])
+def test_claims_of_older_versions_are_understood(tmp_path: Path, earlier: float, free: bool) -> None:
+    """They tell the start of their process by the clock."""
+    started = psutil.Process().create_time() - earlier
+    write(tmp_path, 1, machine=claims._machine(), started=started)
+    assert Claims(tmp_path).take() == free
+
+
+def test_setting_the_clock_kills_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times that the system gives for starts of processes move along with its clock."""
+    process = start(tmp_path)
+    right = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: right(self) + 3600)
+    try:
+        assert Claims(tmp_path).holder() is not None
+        assert not Claims(tmp_path).take()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_zombie_holds_nothing(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    process.kill()
+    deadline = time.monotonic() + 10
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert Claims(tmp_path).take()
+    process.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_ticks_are_what_psutil_makes_a_time_of(tmp_path: Path) -> None:
+    """Whatever the program is called."""
+    program = tmp_path / ") Z 1 ("
+    program.symlink_to(shutil.which("sleep") or "sleep")
+    process = subprocess.Popen([str(program), "60"])
+    try:
+        ticks = claims._ticks(process.pid)
+        assert ticks is not None
+        seconds = psutil.boot_time() + ticks / os.sysconf("SC_CLK_TCK")
+        assert seconds == pytest.approx(psutil.Process(process.pid).create_time(), abs=1.5)
+    finally:
+        process.kill()
+        process.wait()
+    assert claims._ticks(process.pid) is None
 
 
 def test_another_machine_is_believed_while_its_heart_beats(tmp_path: Path) -> None:
@@ -90,6 +140,51 @@ def test_another_machine_is_believed_while_its_heart_beats(tmp_path: Path) -> No
     assert Claims(tmp_path).holder() is None
     assert Claims(tmp_path).take()
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["claim-0001.json", "claim-0002.json"]
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_a_time_far_ahead_is_no_sign_of_life(tmp_path: Path, alive: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But that it changes is one: the clock of a living owner may be days ahead."""
+    monkeypatch.setattr(claims, "LEASE", 2.0)
+    days = 86400.0
+    path = write(tmp_path, 1, age=-10 * days, machine="elsewhere")
+    assert Claims(tmp_path).holder() is None
+    timer = threading.Timer(0.3, lambda: os.utime(path, (time.time() + 11 * days,) * 2) if alive else None)
+    timer.start()
+    assert Claims(tmp_path).take() == (not alive)
+    timer.join()
+
+
+def test_a_clock_that_is_a_little_ahead_is_believed(tmp_path: Path) -> None:
+    write(tmp_path, 1, age=-600, machine="elsewhere")
+    assert Claims(tmp_path).holder() is not None
+    assert not Claims(tmp_path).take()
+
+
+def within_seconds(ask: Callable[[], object]) -> object:
+    """An answer that must not be waited for."""
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(ask()), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found, "it hangs"
+    return found[0]
+
+
+def test_a_torn_claim_of_the_future_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "claim-0001.json"
+    path.write_text("{")
+    os.utime(path, (time.time() + 1e6,) * 2)
+    assert within_seconds(Claims(tmp_path).take) is True
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_no_claim_and_nobody_waits_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_WRITING", 0.4)
+    os.mkfifo(tmp_path / "claim-0001.json")
+    assert within_seconds(Claims(tmp_path).holder) is None
+    assert within_seconds(Claims(tmp_path).take) is True
+    assert (tmp_path / "claim-0002.json").is_file()
 
 
 def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

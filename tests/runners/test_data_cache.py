@@ -303,3 +303,17 @@ def test_a_data_loading_process_says_the_same_of_a_damaged_image(root: Path, cac
         list(loader)
     assert str(refused.value).startswith(str(opened.folder))
     assert "IMG_3 is damaged" in str(refused.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_that_is_removed_while_it_is_used(root: Path, cached: Path, workers: int) -> None:
+    """One sentence that names the file, also from a data-loading process, whose errors come with their tracebacks."""
+    opened = cache.prepare(build(root), "test")
+    (path,) = cached.glob("*/images.npy")
+    shutil.rmtree(path.parent)
+    with pytest.raises(DataError) as refused:
+        list(evaluation_loader(WholeImages(opened, multiple=8), workers=workers))
+    assert str(refused.value) == (
+        f"{path}: the prepared images went away while they were in use (no such file or directory); start again, "
+        "with --retry-failed: they will be prepared anew"
+    )

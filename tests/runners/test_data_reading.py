@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 
 from runners.data import reading
 from runners.data.datasets._shanghaitech import _location
+from runners.data.places import content_hashes
 from runners.data.reading import DataError
 from tests.runners import fake_datasets as fake
 
@@ -88,6 +91,50 @@ def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert mode == "1" or np.abs(found.astype(int) - 200).max() <= 4
 
 
+def test_a_large_grey_image_of_16_bits_needs_little_beside_itself(tmp_path: Path) -> None:
+    """Found by an audit: 12000 x 12000 pixels in a file of 280 kB took 3.7 GB; 432 MB are the answer itself."""
+    height, width = 3000, 2001
+    pixels = (np.arange(height)[:, None] * 19 + np.arange(width)).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    reading.read_image(tmp_path / "a.png")
+    tracemalloc.start()
+    found = reading.read_image(tmp_path / "a.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, np.repeat((pixels >> 8)[..., None], 3, axis=2))
+    assert peak < found.nbytes + 32 * 2**20
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])
+def test_images_are_what_pillow_converts_whole(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_STRIP", 100)
+    noise = np.random.default_rng(0).integers(0, 256, (23, 17, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(reading.read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("read", [reading.read_image, reading.image_size, reading.orientation, reading.read_text])
+def test_only_regular_files_are_opened(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    """Opening a named pipe waits for a writer, for ever."""
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
+    for name in ("a.jpg", "link.jpg"):
+        with pytest.raises(DataError, match=f"{name}: is a named pipe, not a regular file"):
+            read(tmp_path / name)
+    with pytest.raises(DataError, match="is a device, not a regular file"):
+        read(Path("/dev/zero"))
+    with pytest.raises(DataError, match="is a folder, not a regular file"):
+        read(tmp_path)
+
+
+def test_the_hash_of_a_named_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROWD_CACHE", str(tmp_path / "cache"))
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg: is a named pipe"):
+        content_hashes([tmp_path / "a.jpg"], tmp_path)
+
+
 def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("<html>404</html>")
     with pytest.raises(DataError, match="not a readable"):
@@ -95,7 +142,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such image"):
         reading.read_image(tmp_path / "absent.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(DataError, match="not a readable"):
+    with pytest.raises(DataError, match="is a folder, not a regular file"):
         reading.read_image(tmp_path / "folder.jpg")
 
 

@@ -201,8 +201,12 @@ def test_weights_of_another_network(trained: Trained, tmp_path: Path) -> None:
     save_file(weights | {name: torch.zeros(3, *value.shape)}, folder.weights("val"))
     with pytest.raises(StoreError, match=f"in 1 tensors; the first is {name}: found"):
         Predictor(folder)
-    shutil.copy(trained.run("p2p").weights("val"), folder.weights("val"))
+    foreign = trained.run("p2p").weights("val")
+    save_file(load_file(foreign), folder.weights("val"))  # without what says whose they are
     with pytest.raises(StoreError, match="does not fit the run's network"):
+        Predictor(folder)
+    shutil.copy(foreign, folder.weights("val"))
+    with pytest.raises(StoreError, match="is the file of another run"):
         Predictor(folder)
 
 

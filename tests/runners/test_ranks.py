@@ -19,7 +19,7 @@ import torch
 import losses
 from results.spec import EvaluationSpec
 from results.store import RunFolder, Store
-from runners import weights
+from runners import ranks, weights
 from runners.data.loader import EpochSampler, PartOfBatches
 from runners.engines.local import Options, run_jobs
 from runners.job import Job
@@ -71,14 +71,14 @@ def wait_for_checkpoint(task: Job) -> None:
     assert list(work.glob("checkpoint-*.pth"))
 
 
-@pytest.mark.parametrize(("images", "batch", "ranks"), [(8, 4, 2), (10, 4, 2), (9, 6, 3), (5, 8, 2)])
-def test_parts_make_up_the_batches_of_one(images: int, batch: int, ranks: int) -> None:
+@pytest.mark.parametrize(("images", "batch", "count"), [(8, 4, 2), (10, 4, 2), (9, 6, 3), (5, 8, 2)])
+def test_parts_make_up_the_batches_of_one(images: int, batch: int, count: int) -> None:
     def batches(rank: int, of: int) -> list[list[int]]:
         sampler = EpochSampler(range(images), seed=5)
         sampler.set_epoch(3)
         return list(PartOfBatches(sampler, batch, rank, of))
 
-    whole, parts = batches(0, 1), [batches(rank, ranks) for rank in range(ranks)]
+    whole, parts = batches(0, 1), [batches(rank, count) for rank in range(count)]
     assert {len(part) for part in parts} == {len(whole)}
     for place, expected in enumerate(whole):
         dealt = [part[place] for part in parts]
@@ -128,6 +128,46 @@ def test_the_death_of_another_process_is_told(root: Path, tmp_path: Path) -> Non
     assert "process 1 of the run ended with status -9" in folder.failure().reason
 
 
+def test_a_process_that_dies_before_the_meeting_is_not_waited_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = shared(job(root, tmp_path / "runs", backbones=["mcnn"]), 2)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'runners.rank_worker' in sys.orig_argv:\n"
+        "    print('no such library', file=sys.stderr, flush=True)\n"
+        "    os._exit(7)\n"
+    )
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        folder, events = run(task)
+    expected = "process 1 of the run ended with status 7: no such library"
+    assert events[-1] == {"event": "failed", "reason": expected}
+    assert folder.failure().reason == expected
+    _, events = run(task)
+    assert events[-1] == {"event": "done"}
+    assert not list(folder.work.glob("meeting-*"))
+
+
+def test_a_process_that_waits_at_the_meeting_ends_with_rank_0(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However that one ends, its side of the pipe is closed."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(losses.__file__).parents[1]))
+    task, meeting = shared(job(root, tmp_path / "runs", backbones=["mcnn"]), 2), tmp_path / "meeting"
+    process = ranks._start(task, 1, meeting, tmp_path / "log.txt")
+    try:
+        deadline = time.monotonic() + 60
+        while not meeting.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None, (tmp_path / "log.txt").read_text()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+
+
 def test_resuming_with_two_processes(root: Path, tmp_path: Path) -> None:
     task = shared(job(root, tmp_path / "runs", backbones=["mcnn"]), 2)
     slow = longer(task)
@@ -141,3 +181,4 @@ def test_resuming_with_two_processes(root: Path, tmp_path: Path) -> None:
     assert resumed is not None
     assert 1 <= resumed < 60
     assert folder.history()["epoch"].tolist() == list(range(1, 61))
+    assert not list(folder.work.glob("meeting-*")), "where the killed ones had met"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import string
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmark.cli import main
 from results.recorded import export
@@ -34,6 +39,26 @@ LOGIN = "hunter22"
         ("x --api-key abc --losses pml", "x --api-key *** --losses pml"),
         ("x --hf-token abc", "x --hf-token ***"),
         ("x --password=abc", "x --password=***"),
+        ("-o 'a?password=\"my secret pass\"&key=abc' --losses 'l2'", "-o 'a?password=***&key=***' --losses 'l2'"),
+        (
+            "WANDB_KEY=abc key=abc private_key=abc MYSQL_PWD=abc run",
+            "WANDB_KEY=*** key=*** private_key=*** MYSQL_PWD=*** run",
+        ),
+        ('MLFLOW_TRACKING_PASSWORD="my secret pass" run', "MLFLOW_TRACKING_PASSWORD=*** run"),
+        ("'--password=my secret pass' run", "'--password=***' run"),
+        ("--wandb-key 'it'\"'\"'s mine' run", "--wandb-key *** run"),
+        ("password=abc,def x", "password=*** x"),
+        ("f(token=abc, other=2)", "f(token=***, other=2)"),
+        ("curl -H 'Authorization: Bearer a.b-c' x", "curl -H 'Authorization: ***' x"),
+        ("X-Api-Key: abc, Bearer abcdef12, Basic dXNlcjpwYXNz", "X-Api-Key: ***, Bearer ***, Basic ***"),
+        ("{'api_key': 'a b', 'x': 1}", "{'api_key': ***, 'x': 1}"),
+        ('{"apiKey": "a\\"b c", "x": 1}', '{"apiKey": ***, "x": 1}'),
+        (r"{\"token\": \"a b\", \"x\": 1}", r"{\"token\": ***, \"x\": 1}"),
+        (
+            "clientSecret=a privateKeyFile=b GITHUB_TOKEN_2=c credentials = d",
+            "clientSecret=*** privateKeyFile=*** GITHUB_TOKEN_2=*** credentials = ***",
+        ),
+        ("Uid=me;Pwd=abc;Db=x", "Uid=me;Pwd=***;Db=x"),
     ],
 )
 def test_secrets_are_hidden(text: str, expected: str) -> None:
@@ -48,10 +73,39 @@ def test_secrets_are_hidden(text: str, expected: str) -> None:
         "https://host/path",
         "unexpected token in line 3, the key tau is given twice",
         "timm:vgg19.tv_in1k --noise missing:0.1 --radii 1:100",
+        "--keys-of gl keyboard.txt KEYBOARD=us TOKENIZERS_PARALLELISM=false PWD=/home/x",
+        "KeyError: 'nosuch', server.key: no such file, study.yaml:3: overrides.token: not permitted",
+        "basic documentation of a bearer",
     ],
 )
 def test_innocent_words_stay(text: str) -> None:
     assert redacted(text) == text
+
+
+NAMES = st.sampled_from(["key", "token", "password", "passwd", "pwd", "secret", "credential"])
+VALUES = st.text(string.ascii_letters + string.digits + " ,;&:/+.", min_size=1, max_size=20).map(
+    lambda text: f"Q{text}Q"
+)
+
+
+FORMS = st.sampled_from(["{}='{}'", '{}="{}"', "--{} '{}'", "{{'{}': '{}'}}", '{{"{}": "{}"}}', "'{}={}'"])
+
+
+@given(
+    NAMES, st.sampled_from([str.lower, str.upper, str.title]), st.sampled_from(["", "my_", "MY-", "my"]), VALUES, FORMS
+)
+def test_quoted_values_go_whole(name: str, case: Callable[[str], str], prefix: str, value: str, form: str) -> None:
+    found = redacted(f"run {form.format(prefix + case(name), value)} end")
+    assert value not in found
+    assert re.fullmatch(r"run .*\*\*\*['}]? end", found)
+
+
+def test_long_texts_take_no_longer_than_their_length() -> None:
+    """Each of these would take hours if a pattern went back over what it had read."""
+    pieces = ["a", "-", "'", "\\", "key", "key_", "key=", "key='", "key=\\'", "key=)", "'key=a", "token ", "--token "]
+    pieces += ["a:/", "a@", "key=bearer ", "basic a", "'\"'\"'", "a,", "key\\", "\\'key=\\'"]
+    for piece in pieces:
+        assert redacted("key=" + piece * 50_000 + "\n" + piece * 50_000)
 
 
 def test_values_of_the_environment_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,9 +96,7 @@ class Folder(FileDataset):
         """The table of all images, by the images' names without folder and ending."""
         if path not in self._tables:
             rows: dict[str, list[dict[str, str]]] = {}
-            for row in read_csv(path):
-                if "image" not in row:
-                    raise DataError(f"{path}: has the columns {', '.join(row)}; expected image,x,y")
+            for row in read_csv(path, ("image", "x", "y")):
                 rows.setdefault(Path(row["image"]).stem, []).append(row)
             self._tables[path] = {name: _from_rows(group, path) for name, group in rows.items()}
         return self._tables[path]
@@ -106,8 +104,6 @@ class Folder(FileDataset):
 
 def _from_rows(rows: list[dict[str, str]], path: Path) -> Annotation:
     """Points and boxes of one image from CSV rows; rows without coordinates say that there is nobody."""
-    if rows and not {"x", "y"} <= rows[0].keys():
-        raise DataError(f"{path}: has the columns {', '.join(rows[0])}; expected x and y")
     heads = [row for row in rows if row["x"] or row["y"]]
     boxes = [[head[side] for side in _BOX] for head in heads] if heads and set(_BOX) <= heads[0].keys() else None
     return _annotation([[head["x"], head["y"]] for head in heads], boxes, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from benchmark.prediction.inputs import Clip, Source, checkpoint, named, read_upright
+from benchmark.prediction.video import Video
 from results.store import Store, StoreError
+from runners.data.reading import DataError
 from tests.reports.fake_store import add_run, fake_spec
 
 
@@ -96,3 +99,14 @@ def test_videos_are_told_from_images_by_their_ending(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
     with pytest.raises(ValueError, match="holds no images directly in it.*videos are named one by one, as .*b.MP4"):
         named([tmp_path])
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.mp4"):
+        os.mkfifo(tmp_path / name)
+    (image, clip) = named([tmp_path / "a.jpg", tmp_path / "a.mp4"])
+    assert isinstance(image, Source)
+    with pytest.raises(DataError, match=r"a\.jpg: is a named pipe, not a regular file"):
+        image.read()
+    with pytest.raises(DataError, match=r"a\.mp4: is a named pipe, not a regular file"):
+        Video(Path(clip.path))

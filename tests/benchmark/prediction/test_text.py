@@ -154,3 +154,11 @@ def test_points_without_scores_are_read_without(tmp_path: Path) -> None:
     path.write_text("image,x,y,score\na,1,2,\na,3,4,0.5\n")
     with pytest.raises(DataError, match="'a' from line 2: score of point 1 is nan; expected a finite number"):
         read_predictions(path)
+
+
+def test_the_table_steers_no_terminal() -> None:
+    """Names of files and of a stranger's run may hold anything."""
+    origin = replace(ORIGIN, spec=fake_spec(dataset="a\x1b[31m"))
+    shown = rendered("table", [Counted("b\x1b]0;c\x07", "b.png", 1.0, None)], origin)
+    assert "a [31m" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
