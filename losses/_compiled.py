@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.caching import FunctionCache
 
 __all__ = ["compiled"]
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-numba.config.SLP_VECTORIZE = 1  # type: ignore[attr-defined]  # sums that are written side by side become one vector
+numba.config.SLP_VECTORIZE = 1  # sums that are written side by side become one vector
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """Numba's files of compiled code; one that is damaged, or cannot be written, costs the time to compile again."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The code for some types of arguments, or None."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever a torn file raises
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keeps it, where there is room."""
+        with suppress(OSError):
+            super().save_overload(sig, data)
 
 
 def compiled(function: _Function) -> _Function:
@@ -19,7 +39,7 @@ def compiled(function: _Function) -> _Function:
 
     Divisions follow IEEE 754. Sums are made in the order that is written.
     """
-    try:
-        return cast(_Function, numba.njit(cache=True, error_model="numpy")(function))
-    except RuntimeError:  # no folder can be written: compiled anew in every process
-        return cast(_Function, numba.njit(error_model="numpy")(function))
+    made = numba.njit(error_model="numpy")(function)
+    with suppress(RuntimeError):  # no folder can be written: compiled anew in every process
+        made._cache = _Kept(function)
+    return cast(_Function, made)

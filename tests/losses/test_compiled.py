@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.caching import FunctionCache
 
 from losses import _chunks
 from losses._compiled import compiled
@@ -54,16 +58,50 @@ def test_limits_are_limits(seed: int, size: int, holes: float) -> None:
                 assert limit >= largest - 1e-9 * (1 + abs(largest)) or largest == -np.inf
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package and a home that cannot be written; numba says so when the function is made."""
-    right = numba.njit
+PROGRAM = """
+from losses import _chunks
+import numpy as np
+sums = np.empty(1)
+_chunks.to_points(np.array([0, 1]), np.zeros(1, np.int32), np.ones((1, 4)), np.arange(4.0), sums)
+print(sums[0], sum(_chunks.to_points.stats.cache_hits.values()))
+"""
 
-    def nowhere(*args: Any, cache: bool = False, **options: Any) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function 'twice': no locator available for file 'x.py'")
-        return right(*args, **options)
 
-    monkeypatch.setattr(numba, "njit", nowhere)
+def run(cache: Path) -> str:
+    """The sum, and how often compiled code was found, in a process of its own."""
+    root = Path(_chunks.__file__).parents[1]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("length", [0, 40])
+def test_damaged_code_is_compiled_again(tmp_path: Path, kind: str, length: int) -> None:
+    """As a loss of power leaves it: a file that has its name, and not its content."""
+    assert run(tmp_path) == "6.0 0"
+    assert run(tmp_path) == "6.0 1"
+    files = list(tmp_path.rglob(f"*.{kind}"))
+    assert files
+    for file in files:
+        os.truncate(file, length)
+    assert run(tmp_path) == "6.0 0"
+    assert run(tmp_path) == "6.0 1"
+
+
+@pytest.mark.parametrize("problem", ["nowhere", "full"])
+def test_where_nothing_can_be_kept_it_is_compiled_all_the_same(problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package and a home that cannot be written, of which numba tells when the function is made; and a full disk."""
+
+    def nowhere(self: Any, function: Any) -> None:
+        raise RuntimeError("cannot cache function 'twice': no locator available for file 'x.py'")
+
+    def full(self: Any, sig: Any, data: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    name = "__init__" if problem == "nowhere" else "save_overload"
+    monkeypatch.setattr(FunctionCache, name, nowhere if problem == "nowhere" else full)
 
     def twice(value: float) -> float:
         return 2 * value / 0.0
