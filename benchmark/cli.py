@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -35,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     from results.atomic import printable
-    from results.redact import redacted
+    from results.redact import redacted, redacted_words
 
-    options.command_line = redacted(shlex.join(["benchmark", *words]))
+    options.command_line = redacted_words(["benchmark", *words])
     module, _, function = options.action.partition(":")
     try:
         action: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)

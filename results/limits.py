@@ -34,6 +34,7 @@ LIMITS: dict[str, int] = {
 - `STUDY_BYTES`, `STUDY_VALUES`: of a study file, the values counted after its aliases are written out.
 - `RUNS`: combinations of a study, the trials of a tuned recipe included.
 - `LOSS_GROWTH`: times the largest loss of a step of a run's first epoch; a larger one has exploded and ends the run.
+  In the first epoch, the square of it times the loss of the first step with people.
 - `RECORD_BYTES`: of one JSON file of a store, of `history.jsonl`, and of one run's line in a recorded study.
 - `RECORDED_BYTES`: of one file of a recorded study. `TABLE_*`: of a parquet file, the bytes counted when decoded.
 """

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+from collections.abc import Sequence
 
-__all__ = ["redacted"]
+__all__ = ["redacted", "redacted_words"]
 
 _HIDDEN = "***"
 _LOGIN = re.compile(r"(?<![\w+.-])([\w+.-]++:/{1,2})(?![\s/@])(\S++)")
@@ -38,6 +40,8 @@ _TOLD = re.compile(rf"(?<![\w./\\-])({_ENDING}:[ \t]{{1,4}}|(?=--){_ENDING}\s{{1
 """`X-Api-Key: X`, `Authorization: Bearer X`, `--api-key X`; a colon after the name of a file is none of these."""
 _SCHEME = re.compile(r"\b((?i:bearer)\s{1,4}(?=[\w.~+/=-])|(?i:basic)\s{1,4}(?=[a-z+/]{0,80}[A-Z0-9=]))[\w.~+/=-]{6,}+")
 """`Bearer X`, `Basic X` of a header; a plain word after `basic` is none."""
+_OPTION = re.compile(rf"--?{_ENDING}")
+_BLANK_LOGIN = re.compile(r"(://)[^/@\n]*+@")
 _SECRET = re.compile(_PART)
 """How environment variables that hold secrets are called: WANDB_API_KEY, MLFLOW_TRACKING_TOKEN, ..."""
 _SHORTEST = 8
@@ -54,6 +58,26 @@ def redacted(text: str) -> str:
     for pattern in (_ASSIGNED, _TOLD, _SCHEME):
         text = pattern.sub(rf"\1{_HIDDEN}", text)
     return text
+
+
+def redacted_words(words: Sequence[str]) -> str:
+    """The words of a command as a shell would take them, without secrets.
+
+    Of a word with blanks, which somebody put in quotes, all is hidden from where a secret's value begins: where it ends
+    only that person knows. So is the word after an option that is called as a secret.
+    """
+    found, before = [], ""
+    for word in words:
+        if _OPTION.fullmatch(before) and not word.startswith("-"):
+            found.append(_HIDDEN)
+        elif word.split() != [word]:
+            starts = [match.end(1) for pattern in (_ASSIGNED, _TOLD, _SCHEME) if (match := pattern.search(word))]
+            cut = word[: min(starts)] + _HIDDEN if starts else word
+            found.append(redacted(_BLANK_LOGIN.sub(rf"\1{_HIDDEN}@", cut)))
+        else:
+            found.append(redacted(word))
+        before = word
+    return " ".join(_HIDDEN if word == _HIDDEN else shlex.quote(word) for word in found)
 
 
 def _without_login(match: re.Match[str]) -> str:

@@ -270,6 +270,7 @@ class RunFolder:
         """Forgets an earlier failure and removes what killed processes left: all that was asked for is there."""
         self.forget_failure()
         self.discard_checkpoints()
+        (self.work / "diverged.safetensors").unlink(missing_ok=True)
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
         for folder in self.work.glob("*/"):

@@ -392,6 +392,8 @@ def _reason(error: BaseException) -> str:
     if text.startswith("Caught ") and "Original Traceback" in text:  # torch's, of a data-loading process
         text = text.strip().rpartition("\n")[2]
     text = " ".join(text.split()) or "no message"
+    if "Bus error" in text:
+        text += " (or prepared images were cut short under it: start again, with --retry-failed)"
     if _out_of_memory(error):
         return f"out of memory: {text}; lower --batch-size or --crop"
     return text if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {text}"

@@ -62,7 +62,11 @@ class _Unseen:
 
 
 class Watch:
-    """Refuses a step whose loss is not finite, or larger than `limit`.
+    """Refuses a step whose loss is not finite, or that has exploded.
+
+    That is, one of a loss above `limit`; one whose counts are off by more people than its crops have pixels; and in the
+    first epoch, which has no limit yet, one of a loss above the square of `CROWD_MAX_LOSS_GROWTH` (a million) times
+    that of the first step with people. All ours, and far from what sound training does, see `allow`.
 
     On a CPU at once, before the optimiser could spoil the weights. On a GPU a look would make every step wait for the
     device. There the numbers are copied beside the work that is queued, and looked at when they have come, mostly one
@@ -75,6 +79,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.limit = math.inf
+        self._start = 0.0
         self._steps = 0
         self._waiting: deque[_Unseen] = deque()
 
@@ -99,11 +104,12 @@ class Watch:
         Raises:
             DivergedError: If this step, or an earlier one that has come by now, diverged.
         """
-        loss = terms["loss"].detach()
-        if loss.device.type == "cpu":
-            if self._diverged(float(loss)):
-                self._refuse({name: float(value.detach()) for name, value in terms.items()}, batch, 0)
-        elif loss.device.type == "cuda":
+        device = terms["loss"].device.type
+        if device == "cpu":
+            trouble = self._trouble({name: float(value.detach()) for name, value in terms.items()}, batch)
+            if trouble:
+                raise self.error(trouble, batch)
+        elif device == "cuda":
             self._look(wait=False)
             if len(self._waiting) < DEEPEST:
                 values = torch.stack([value.detach().float() for value in terms.values()])
@@ -134,23 +140,33 @@ class Watch:
         while self._waiting and (wait or self._waiting[0].values.here()):
             step = self._waiting.popleft()
             terms = dict(zip(step.names, step.values.numbers(), strict=True))
-            if self._diverged(terms["loss"]):
+            trouble = self._trouble(terms, step.batch)
+            if trouble:
                 self._waiting.clear()
-                self._refuse(terms, step.batch, self._steps - step.number)
+                raise self.error(trouble, step.batch, self._steps - step.number)
 
-    def _diverged(self, loss: float) -> bool:
-        return not math.isfinite(loss) or abs(loss) > self.limit
-
-    def _refuse(self, terms: dict[str, float], batch: Step, behind: int) -> None:
+    def _trouble(self, terms: dict[str, float], batch: Step) -> str:
+        """Why a step diverged; "" if it did not."""
+        size, growth = abs(terms["loss"]), limit("CROWD_MAX_LOSS_GROWTH")
         words = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        if not math.isfinite(terms["loss"]):
-            raise self.error(f"the loss is not finite: {words}", batch, behind)
-        raise self.error(
-            f"the loss has exploded: {words}; the largest that is allowed is {self.limit:.4g}, "
-            f"{limit('CROWD_MAX_LOSS_GROWTH'):,} times that of the first epoch (CROWD_MAX_LOSS_GROWTH changes it)",
-            batch,
-            behind,
-        )
+        if not math.isfinite(size):
+            return f"the loss is not finite: {words}"
+        if size > self.limit:
+            return (
+                f"the loss has exploded: {words}; the largest that is allowed is {self.limit:.4g}, {growth:,} times "
+                "that of the first epoch (CROWD_MAX_LOSS_GROWTH changes it)"
+            )
+        if terms.get("train_mae", 0.0) > math.prod(batch.target.image_size):
+            return f"the prediction has exploded: {words}; its counts are off by more people than the crops have pixels"
+        if self.limit < math.inf or not any(len(points) for points in batch.target.points):
+            return ""
+        self._start = self._start or size
+        if size > growth**2 * self._start:
+            return (
+                f"the loss has exploded: {words}; it was {self._start:.4g} at the first step with people, and may be "
+                f"{growth:,} x {growth:,} times that in the first epoch (CROWD_MAX_LOSS_GROWTH changes it)"
+            )
+        return ""
 
 
 class _Coming:

@@ -348,7 +348,7 @@ TARGETS: dict[str, Target] = {
         ("store-localisation", "json", "localisation.json", _store("localisation.json"),
          lambda path: Store(path.parent).localisations([run.run_id for run in _put(path)]), 0.5),
         ("store-history", "json", "history.jsonl", _store("history.jsonl"),
-         lambda path: RunFolder(path.parent).history()),
+         lambda path: (RunFolder(path.parent).history(), [run.history() for run in _put(path)])),
         *((f"store-{name.split('.')[0]}-table", "binary", name, _store(name), _frame, 0.5)
           for name in ("images.parquet", "points.parquet", "curve.parquet")),
     ),

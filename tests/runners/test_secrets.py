@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmark.cli import main
 from results.recorded import export
-from results.redact import redacted
+from results.redact import redacted, redacted_words
 from results.store import Store
 from tests.runners.crowd_folder import crowd_folder
 from tests.runners.test_execute import arguments, job, train
@@ -63,6 +63,28 @@ LOGIN = "hunter22"
 )
 def test_secrets_are_hidden(text: str, expected: str) -> None:
     assert redacted(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "-o", "s?password='my secret pass'"], "run -o 's?password=***'"),
+        (["run", "-o", "s?password=my secret pass"], "run -o 's?password=***'"),
+        (["run", "--slurm-setup", "export TOKEN='a secret c'; x"], "run --slurm-setup 'export TOKEN=***'"),
+        (["run", "--slurm-setup", "mysql --password 'my secret' x"], "run --slurm-setup 'mysql --password ***'"),
+        (
+            ["run", "--slurm-setup", "curl -H 'X-Api-Key: my secret' x"],
+            "run --slurm-setup 'curl -H '\"'\"'X-Api-Key: ***'",
+        ),
+        (["run", "--data-root", "https://u:my secret@h/x y"], "run --data-root 'https://***@h/x y'"),
+        (["run", "--password", "my secret", "-j", "1"], "run --password *** -j 1"),
+        (["run", "--api-key", "secret", "--losses", "pml[tau=2]"], "run --api-key *** --losses 'pml[tau=2]'"),
+        (["run", "--title", "two words", "--losses", "l2"], "run --title 'two words' --losses l2"),
+    ],
+)
+def test_secrets_in_the_words_of_a_command(words: list[str], expected: str) -> None:
+    assert redacted_words(words) == expected
+    assert redacted(expected) == expected, "it is redacted once more on its way"
 
 
 @pytest.mark.parametrize(

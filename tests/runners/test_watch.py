@@ -56,7 +56,7 @@ def terms(loss: float) -> dict[str, torch.Tensor]:
         (3.0, -3_001.0, "exploded"),
         (3.0, 2_999.0, None),
         (3.0, -2_999.0, None),
-        (None, 1e30, None),
+        (None, 1e5, None),
         (0.0, 1.0, None),
     ],
 )
@@ -83,6 +83,40 @@ def test_the_limit_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     watched.see(terms(19.0), step())
     with pytest.raises(DivergedError, match="10 times that of the first epoch"):
         watched.see(terms(21.0), step())
+
+
+@pytest.mark.parametrize(
+    ("losses_", "says"),
+    [
+        ([2.0, 1.9e6], None),
+        ([2.0, -2.1e6], "exploded: .*; it was 2 at the first step with people, and may be 1,000 x 1,000 times that in"),
+        ([0.0, 2.0, 1.9e6], None),
+        ([1e-9, math.nan], "not finite"),
+    ],
+)
+def test_the_first_epoch_is_held_to_its_first_step(losses_: list[float], says: str | None) -> None:
+    """A wrong learning rate shows there; no limit is known yet."""
+    watched = Watch()
+    nobody = Step(torch.zeros(1, 3, 4, 4), Target([torch.zeros(0, 2)], (16, 16)), None, torch.zeros(1, 1, 2, 2))
+    watched.see(terms(1e-12), nobody)  # crops of nobody say nothing
+    for loss in losses_[:-1]:
+        watched.see(terms(loss), step())
+    if says is None:
+        watched.see(terms(losses_[-1]), step())
+        return
+    with pytest.raises(DivergedError, match=says):
+        watched.see(terms(losses_[-1]), step())
+
+
+@pytest.mark.parametrize(("error", "refused"), [(255.0, False), (257.0, True)])
+def test_more_people_than_pixels_are_an_explosion(error: float, refused: bool) -> None:
+    watched = Watch()
+    found = terms(1.0) | {"train_mae": torch.tensor(error)}
+    if not refused:
+        watched.see(found, step())
+        return
+    with pytest.raises(DivergedError, match="off by more people than the crops have pixels"):
+        watched.see(found, step())
 
 
 class Late:
