@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from results.store import RunFolder
 
 __all__ = ["doctor", "list_things", "status"]
@@ -118,41 +116,23 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _list_runs(options: argparse.Namespace) -> int:
     from benchmark.show import console, runs_tables
-    from results.atomic import printable
     from results.store import Store
 
     problems: list[str] = []
     frame = Store(options.output).load(problems=problems, checked=True)
     for problem in problems:
-        sys.stderr.write(f"{printable(problem)}\n")
+        sys.stderr.write(f"{problem}\n")
     if options.json:
         sys.stdout.write(frame.to_json(orient="records", indent=1) + "\n")
     elif frame.empty:
         console.print(f"no runs in {options.output}; `benchmark run` makes some")
     else:
-        for table in runs_tables(_harmless(frame)):
+        for table in runs_tables(frame):
             console.print(table)
             console.print()
         if "selection" in frame and (frame["selection"] == "test_oracle").any():
             console.print("test_oracle: selected on the test set, not comparable")
     return 1 if problems else 0
-
-
-def _harmless(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame without characters that could steer a terminal: a store may be a stranger's, and so its names."""
-    from results.atomic import printable
-
-    def within(text: str) -> str:
-        """Parameters, as JSON, which spells such characters out."""
-        return json.dumps(
-            {printable(k): printable(v) if isinstance(v, str) else v for k, v in json.loads(text).items()}
-        )
-
-    frame = frame.copy()
-    for column in frame.columns:
-        clean = within if column in ("loss_params", "dataset_params") else printable
-        frame[column] = [clean(value) if isinstance(value, str) else value for value in frame[column]]
-    return frame
 
 
 def _parameters(what: str, name: str) -> dict[str, Any]:

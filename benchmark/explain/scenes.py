@@ -196,9 +196,8 @@ def _heads(path: Path, image: Path) -> Floats:
         pairs = [_pair(item, f"{path}: point {number}") for number, item in enumerate(content, start=1)]
         return points_array(pairs, path)
     rows = read_csv(path)
-    if not rows or not {"x", "y"} <= rows[0].keys():
-        found = ", ".join(rows[0]) if rows else "no row"
-        raise DataError(f"{path}: expected the columns x and y, and a row a head; found {found}")
+    if not rows:
+        raise DataError(f"{path}: expected the columns x and y, and a row a head; found no row")
     named = "image" in rows[0]
     pairs = [
         _pair([row["x"], row["y"]], f"{path}: row {number}, the header being row 1")
