@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core.caching import FunctionCache
 
-__all__ = ["compiled"]
+__all__ = ["allowing", "compiled"]
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
@@ -39,7 +39,21 @@ def compiled(function: _Function) -> _Function:
 
     Divisions follow IEEE 754. Sums are made in the order that is written.
     """
-    made = numba.njit(error_model="numpy")(function)
+    return allowing()(function)
+
+
+def allowing(*liberties: str) -> Callable[[_Function], _Function]:
+    """`compiled`, with liberties: LLVM's fast-math flags, such as "contract" (a product and a sum are rounded once)."""
+
+    def decorate(function: _Function) -> _Function:
+        return _made(function, numba.njit(error_model="numpy", fastmath=set(liberties)))
+
+    return decorate
+
+
+def _made(function: _Function, compiler: Callable[[_Function], Any]) -> _Function:
+    """The compiled function, with a cache where it can have one."""
+    made = compiler(function)
     with suppress(RuntimeError):  # no folder can be written: compiled anew in every process
         made._cache = _Kept(function)
     return cast(_Function, made)

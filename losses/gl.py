@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,22 +13,40 @@ from losses._together import padded
 from losses.base import CrowdLoss, Sample, check_choice, check_number
 from losses.geometry import cell_axis, free_to_look, wide
 from losses.parallel import processes
-from losses.transport import annealed, epsilon_schedule, safe_exp_, tiles
+from losses.transport import PLAN_FLOOR, DistanceCost, epsilon_schedule, tiles
 
 __all__ = ["GL"]
 
-_COSTS = ("perspective", "exp")
 _NORMS = ("l1", "l2")
 _NO_MASS = -1e5
 """Log mass of a cell without any [code]."""
-_EXP_SCALE = 0.6
-"""The exp cost's length, in crop units [code]."""
-_LEAST_SCALE = 0.1
-"""Floor of the perspective cost's length, in crop units; only points four crops above the image reach it (ours)."""
-_FARTHEST = 10.0
-"""Cap of the cost's exponent, so that no cost is infinite; pairs inside the image stay below 2.9 (ours)."""
-_TRACE = 1e-6
+_COSTS = {"perspective": DistanceCost(0.1, 0.5, 0.1, 10.0), "exp": DistanceCost(0.0, 0.6, 0.1, 10.0)}
+"""In crop units [code]. The last two are ours: a length that only points four crops above the image reach, and a cap
+so that no cost is infinite, where pairs inside the image stay below 2.9."""
+_EMPTY = 1e-6
 """Density assumed in every cell of a map without any mass, for the potentials only (ours)."""
+
+
+class _Sums(NamedTuple):
+    """The potentials of an image, and sums over its plan per unit of density, K_ij = exp((f_i + g_j - C_ij) / blur).
+
+    Attributes:
+        f: (m,), of the cells.
+        g: (n,), of the points.
+        points: (n,), the sum over cells of K_ij d_i.
+        cells: (m,), the sum over points of K_ij.
+        pull: (m,), the derivative of the norm of `points` - 1 in the density.
+        slope: (m,), that of the entropy.
+        entropy: The mean over pairs of P log P.
+    """
+
+    f: Tensor
+    g: Tensor
+    points: Tensor
+    cells: Tensor
+    pull: Tensor
+    slope: Tensor
+    entropy: Tensor
 
 
 class GL(CrowdLoss):
@@ -97,7 +116,7 @@ class GL(CrowdLoss):
         check_number("scaling", scaling, above=0)
         if scaling >= 1:
             raise ValueError(f"scaling must lie between 0 and 1; found {scaling!r}")
-        check_choice("cost", cost, _COSTS)
+        check_choice("cost", cost, tuple(_COSTS))
         check_choice("point_norm", point_norm, _NORMS)
         check_choice("pixel_norm", pixel_norm, _NORMS)
         self.tau = tau
@@ -115,27 +134,19 @@ class GL(CrowdLoss):
         if len(sample.points) == 0:
             total = density.sum().abs()
             return {"emd": total, "point": self.tau * total, "pixel": self.tau * total, "entropy": total * 0}
-        cost, g, f = self._solve(sample)
-        # From here on the cost's memory holds the plan per unit of density.
-        kernel, entropy, slope = self._kernel_(cost, f, g, density.detach())
-        emd = (density * self._marginal(f)).sum() + self._marginal(g).sum()
-        point = kernel @ density - 1
-        pixel = kernel.sum(0) * density.detach() - density
-        return {
-            "emd": emd,
-            "point": self.tau * _norm(point, self.point_norm),
-            "pixel": self.tau * _norm(pixel, self.pixel_norm),
-            "entropy": self.blur * (entropy + ((density - density.detach()) * slope).sum()),
-        }
+        found, held = self._sums(sample), density.detach()
+        change = density - held  # zero, with the gradient of the density
+        emd = (density * self._marginal(found.f)).sum() + self._marginal(found.g).sum()
+        point = _norm(found.points - 1, self.point_norm) + (change * found.pull).sum()
+        pixel = _norm(found.cells * held - density, self.pixel_norm)
+        entropy = found.entropy + (change * found.slope).sum()
+        return {"emd": emd, "point": self.tau * point, "pixel": self.tau * pixel, "entropy": self.blur * entropy}
 
     def image_target(self, sample: Sample) -> Tensor:
         """The cells' marginal of the unbalanced plan, which the pixel term regresses: mass that was transported."""
-        density = sample.density.detach().flatten()
         if len(sample.points) == 0:
             return torch.zeros_like(sample.density)
-        cost, g, f = self._solve(sample)
-        kernel, _, _ = self._kernel_(cost, f, g, density)
-        return (kernel.sum(0) * density).view_as(sample.density)
+        return self._sums(sample).cells.view_as(sample.density) * sample.density.detach()
 
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """The mean over images; the official entropy is summed."""
@@ -149,8 +160,8 @@ class GL(CrowdLoss):
             return batch
         # A filling point takes no part, but for the box around all points; there it must not stick out.
         points, real = padded([sample.points for sample in people], min(people[0].image_size) / 2)
-        cost, box = self._geometry(points, people[0])
-        diameter = torch.linalg.vector_norm(wide(box), dim=-1)
+        places, axes = self._places(points, people[0])
+        cost, diameter = self._cost_of(places, axes), _diameter(places, axes)
         density = torch.stack([sample.density.detach().flatten() for sample in people])
         # Points may be outside of the image, but hardly by more than its own size.
         most = 2 * math.hypot(*people[0].image_size) / (self.crop_size or max(people[0].image_size))
@@ -169,78 +180,102 @@ class GL(CrowdLoss):
 
     @staticmethod
     def _solved(sample: Sample, cost: Tensor, g: Tensor, f: Tensor) -> Sample:
-        """An image with its own part of the solution; of the cost a copy, which is worked on in place."""
+        """An image with its own part of the solution."""
         count = len(sample.points)
-        return sample._replace(solved=(cost[:count].clone(), g[:count], f))
+        return sample._replace(solved=(cost[:count], g[:count], f))
 
-    def _solve(self, sample: Sample) -> tuple[Tensor, ...]:
-        """The cost (n, h * w) of one image, and the potentials over points (n,) and cells (h * w,)."""
-        if sample.solved is not None:
-            return sample.solved
-        cost, box = self._geometry(sample.points, sample)
-        diameter = float(torch.linalg.vector_norm(box))
-        schedule = epsilon_schedule(max(diameter, self.blur), self.blur, self.scaling)
-        log_mass = self._log_mass(sample.density.detach().flatten())
-        g, f = annealed(cost, torch.zeros_like(cost[:, 0]), log_mass, schedule, reach=self.reach)
-        return cost, g, f
+    @torch.no_grad()
+    def _sums(self, sample: Sample) -> _Sums:
+        """The potentials of an image with people, and the sums over its plan."""
+        return self._sums_here(sample) if sample.solved is None else self._sums_of(sample.density, *sample.solved)
 
-    def _geometry(self, points: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
-        """The cost, and the box around all cells and points, whose diagonal is the first strength of the entropy.
+    def _sums_here(self, sample: Sample) -> _Sums:
+        """On the CPU, without a matrix."""
+        from losses._unbalanced import Duals, Plane  # compiled code: its library is loaded by who needs it
 
-        Args:
-            points: (..., n, 2) of images of one size.
-            sample: One of these images.
+        points, axes = self._places(sample.points, sample)
+        density, most = sample.density.detach(), _diameter(points, axes)
+        schedule = epsilon_schedule(max(float(most), self.blur), self.blur, self.scaling)
+        log_mass = self._log_mass(density.flatten()).view_as(density)
+        plane = Plane(points.numpy(), (axes[0].numpy(), axes[1].numpy()), _COSTS[self.cost])
+        solved = plane.solve(log_mass.numpy(), schedule, self.reach)
+        # The plan is that of the potentials as they are returned, in the dtype of the density.
+        g, f = (torch.from_numpy(side).to(density) for side in solved)
+        duals, masses = Duals(g.numpy(), f.numpy()), density.numpy()
+        reached, moved = plane.sums(duals, masses, self.blur)
+        weights = _norm_slope(torch.from_numpy(reached) - 1, self.point_norm).numpy()
+        entropy, slopes, pulls = plane.entropy(duals, weights, masses, self.blur)
+        pairs = g.numel() * f.numel()
+        received, cells, pull, slope = (
+            torch.from_numpy(part).to(density).flatten() for part in (reached, moved, pulls, slopes / pairs)
+        )
+        return _Sums(f.flatten(), g, received, cells, pull, slope, density.new_tensor(entropy / pairs))
 
-        Returns:
-            (..., n, h * w) and (..., 2).
-        """
+    def _sums_of(self, density: Tensor, cost: Tensor, g: Tensor, f: Tensor) -> _Sums:
+        """On an accelerator, from the cost (n, h * w) and the potentials of points (n,) and cells (h * w,)."""
+        masses = density.detach().flatten()
+        total, cells, slope = cost.new_zeros(()), torch.empty_like(masses), torch.empty_like(masses)
+        received, pull = torch.zeros_like(g), torch.empty_like(masses)
+        parts = tiles(len(masses), len(g), cost)
+
+        def kernel(part: slice) -> Tensor:
+            return (g.unsqueeze(1) + f[part] - cost[:, part]).div_(self.blur).exp_()
+
+        for part in parts:
+            entries = kernel(part)
+            received += entries @ masses[part]
+            cells[part] = entries.sum(0)
+            plan = (entries * masses[part]).add_(PLAN_FLOOR)
+            logs = plan.log()
+            total += (plan * logs).sum()
+            slope[part] = (logs.add_(1) * entries).sum(0)
+        weights = _norm_slope(received - 1, self.point_norm)
+        for part in parts:
+            pull[part] = weights @ kernel(part)
+        return _Sums(f, g, received, cells, pull, slope / cost.numel(), total / cost.numel())
+
+    def _places(self, points: Tensor, sample: Sample) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Points (..., n, 2) and the axes of the cells, y (h,) and x (w,), in crop units."""
         size = self.crop_size or max(sample.image_size)
-        points = points / size
         offset = 1.0 if self.official else 0.5
-        ys, xs = (cell_axis(k, sample.stride, points, offset=offset) / size for k in sample.density.shape)
+        h, w = sample.density.shape
+        rows, columns = (cell_axis(count, sample.stride, points, offset=offset) / size for count in (h, w))
+        return points / size, (rows, columns)
+
+    def _cost_of(self, points: Tensor, axes: tuple[Tensor, Tensor]) -> Tensor:
+        """The cost of all pairs, (..., n, h * w); what `losses._unbalanced` makes as it goes."""
+        (slope, offset, least, most), (ys, xs) = _COSTS[self.cost], axes
         dy = ys - points[..., 1:2]
         dx = xs - points[..., 0:1]
         distance = (dy.square().unsqueeze(-1) + dx.square().unsqueeze(-2)).sqrt_()
-        if self.cost == "perspective":
-            distance.div_((0.1 * (ys + points[..., 1:2]) + 0.5).clamp_(min=_LEAST_SCALE).unsqueeze(-1))
-        else:
-            distance.div_(_EXP_SCALE)
-        # Inside the box of cells only its corners matter, so two of them and the points span the same box.
-        corners = torch.stack([torch.stack([xs[0], ys[0]]), torch.stack([xs[-1], ys[-1]])])
-        everything = torch.cat([corners.expand(*points.shape[:-2], 2, 2), points], dim=-2)
-        box = everything.amax(-2) - everything.amin(-2)
-        return distance.clamp_(max=_FARTHEST).expm1_().flatten(-2), box
+        length = (slope * (ys + points[..., 1:2]) + offset).clamp_(min=least)
+        return distance.div_(length.unsqueeze(-1)).clamp_(max=most).expm1_().flatten(-2)
 
     def _log_mass(self, density: Tensor) -> Tensor:
         """The log masses of the cells, (..., m); a map without any mass has a trace of it everywhere."""
-        mass = torch.where((density > 0).any(-1, keepdim=True), density, _TRACE)
+        mass = torch.where((density > 0).any(-1, keepdim=True), density, _EMPTY)
         return torch.where(mass > 0, mass.log(), _NO_MASS)
 
     def _marginal(self, potential: Tensor) -> Tensor:
         """W(t), the dual cost of a potential under KL marginals."""
         return -(self.reach + self.blur / 2) * torch.expm1(-potential / self.reach)
 
-    @torch.no_grad()
-    def _kernel_(self, cost: Tensor, f: Tensor, g: Tensor, density: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turns the cost, in place, into the plan per unit of density, and takes its entropy on the way.
 
-        Returns:
-            kernel: (n, m), exp((f_i + g_j - C_ij) / blur).
-            entropy: Mean of P log P.
-            slope: (m,), its derivative in the density at constant kernel.
-        """
-        total = cost.new_zeros(())
-        slope = torch.empty_like(density)
-        for part in tiles(cost.shape[1], cost.shape[0], cost):
-            kernel = safe_exp_(torch.sub(g.unsqueeze(1) + f[part], cost[:, part]).div_(self.blur))
-            cost[:, part] = kernel
-            plan = (kernel * density[part]).add_(1e-20)
-            log_plan = plan.log()
-            total += (plan * log_plan).sum()
-            slope[part] = (log_plan.add_(1) * kernel).sum(0)
-        return cost, total / cost.numel(), slope / cost.numel()
+def _diameter(points: Tensor, axes: tuple[Tensor, Tensor]) -> Tensor:
+    """The diagonal of the box around all cells and points (..., n, 2): the first strength of the entropy, (...)."""
+    ys, xs = axes
+    # Inside the box of cells only its corners matter, so two of them and the points span the same box.
+    corners = torch.stack([torch.stack([xs[0], ys[0]]), torch.stack([xs[-1], ys[-1]])])
+    everything = torch.cat([corners.expand(*points.shape[:-2], 2, 2), points], dim=-2)
+    diagonal: Tensor = torch.linalg.vector_norm(wide(everything.amax(-2) - everything.amin(-2)), dim=-1)
+    return diagonal
 
 
 def _norm(difference: Tensor, norm: str) -> Tensor:
     """The 1-norm, or the square of the 2-norm."""
     return difference.abs().sum() if norm == "l1" else difference.square().sum()
+
+
+def _norm_slope(difference: Tensor, norm: str) -> Tensor:
+    """The derivative of `_norm`."""
+    return difference.sign() if norm == "l1" else 2 * difference

@@ -8,7 +8,7 @@ constants: no solver is differentiated. POT is imported when it is first used.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLOOR",
+    "PLAN_FLOOR",
     "SOLVERS",
+    "DistanceCost",
     "Potentials",
-    "annealed",
     "balanced",
     "epsilon_schedule",
     "floored_rounds",
@@ -41,16 +42,14 @@ _NARROWEST = 64
 """Rows or columns of a tile at least: narrower slices of columns would read memory in crumbs."""
 _UNDERFLOW = 0.8
 """Exponentials are floored at tiny^0.8 (5e-31 in float32): small enough to be nothing, and products stay normal."""
-_TRUSTED = 0.4
-"""Sums of exponentials beyond tiny^0.4 (6e-16 in float32) are trusted: what underflowed is nothing beside them."""
-_BLOCK_ROWS, _BLOCK_COLUMNS = 64, 2048
-"""Entries of a kernel that the CPU works on at once: 512 KB in float32, which stays in cache (measured)."""
 _ABSORB = -0.15
 """Scalings beyond tiny^-0.15 (5e5 in float32) are absorbed: their square times that floor is still nothing."""
 _SPARSE = 4
 """A kernel is stored sparsely where its windows are this many times smaller than the map (measured on the CPU)."""
 FLOOR = 1e-16
 """What DM-Count's code adds to both denominators and to the argument of the logarithm [code]."""
+PLAN_FLOOR = 1e-20
+"""What GL's code adds to its plan before it takes the logarithm [code]."""
 _CLOSE = 1e-9
 """Its rounds end when the squared distance of the cells' marginal is at most this [code]."""
 
@@ -60,6 +59,15 @@ class Potentials(NamedTuple):
 
     f: Tensor
     g: Tensor
+
+
+class DistanceCost(NamedTuple):
+    """exp(min(r / z, most)) - 1 of a pair at distance r, with z = max(slope * (y_i + y_j) + offset, least)."""
+
+    slope: float
+    offset: float
+    least: float
+    most: float
 
 
 def squared_distance(points: Tensor, cells: tuple[int, int], stride: int) -> Tensor:
@@ -313,61 +321,3 @@ def epsilon_schedule(start: float, end: float, ratio: float) -> list[float]:
         raise ValueError(f"need start > 0, end > 0 and 0 < ratio < 1; found {start}, {end}, {ratio}")
     steps = max(0, math.ceil(math.log(end / start) / math.log(ratio)))
     return [start, *(start * ratio**k for k in range(steps)), end]
-
-
-@torch.no_grad()
-def annealed(
-    cost: Tensor, log_a: Tensor, log_b: Tensor, schedule: Sequence[float], *, reach: float = math.inf
-) -> Potentials:
-    """Potentials of min <P, C> + eps KL(P | a b^T) + reach (KL(P 1 | a) + KL(P^T 1 | b)), while eps falls step by step.
-
-    Both sides are updated at once and averaged with their old values at every step; a last step, not averaged, follows
-    at the last eps. An infinite `reach` makes it balanced transport.
-
-    Args:
-        cost: (n, m).
-        log_a: (n,) log masses of the points.
-        log_b: (m,) log masses of the cells.
-        schedule: Strengths of the entropy in the order of their use, in the units of the cost; see `epsilon_schedule`.
-        reach: Price of leaving a unit of mass behind, in the units of the cost.
-    """
-    a, b = log_a.exp(), log_b.exp()
-
-    def step(f: Tensor, g: Tensor, eps: float) -> Potentials:
-        damping = 1 / (1 + eps / reach)
-        found = _joint(cost, f, g, a, b, eps) if cost.device.type == "cpu" else None
-        if found is None:
-            found = Potentials(softmin(cost, log_b + g / eps, eps, dim=1), softmin(cost, log_a + f / eps, eps, dim=0))
-        return Potentials(found.f.mul_(damping), found.g.mul_(damping))
-
-    f, g = step(torch.zeros_like(log_a), torch.zeros_like(log_b), schedule[0])
-    for eps in schedule:
-        next_f, next_g = step(f, g, eps)
-        f, g = (f + next_f) / 2, (g + next_g) / 2
-    return step(f, g, schedule[-1])
-
-
-def _joint(cost: Tensor, f: Tensor, g: Tensor, a: Tensor, b: Tensor, eps: float) -> Potentials | None:
-    """Both updates from one kernel K_ij = exp((f_i + g_j - C_ij) / eps): half the exponentials of two `softmin`.
-
-    -eps log sum_j b_j exp((g_j - C_ij) / eps) is f_i - eps log (K b)_i, and g_j - eps log (K' a)_j likewise. Potentials
-    of a step before keep the sums of K moderate as a rule. None where a sum is so small or so large that exponentials
-    have left their range: whoever asked takes the way that survives any.
-    """
-    rows, columns = torch.zeros_like(f), torch.zeros_like(g)
-    from_points, from_cells = (f / eps).unsqueeze(1), g / eps
-    for across in _blocks(cost.shape[1], _BLOCK_COLUMNS):
-        for down in _blocks(cost.shape[0], _BLOCK_ROWS):
-            exponent = torch.sub(from_cells[across], cost[down, across], alpha=1 / eps).add_(from_points[down])
-            kernel = safe_exp_(exponent)
-            rows[down] += kernel @ b[across]
-            columns[across] += a[down] @ kernel
-    least = torch.finfo(cost.dtype).tiny ** _TRUSTED
-    for sums in (rows, columns):
-        if not bool(((sums > least) & (sums < 1 / least)).all()):
-            return None
-    return Potentials(f - eps * rows.log(), g - eps * columns.log())
-
-
-def _blocks(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

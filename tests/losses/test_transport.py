@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from losses import _chunks, transport
-from losses.transport import annealed, balanced, epsilon_schedule, floored_rounds, softmin, squared_distance
+from losses.transport import balanced, epsilon_schedule, floored_rounds, softmin, squared_distance
 
 SINKHORN = ("pot", "stabilised")
 
@@ -215,7 +215,7 @@ def test_floor_is_the_dual_of_empty_and_of_unreachable_cells():
     assert float(beta[63, 63]) == pytest.approx(10 * math.log(0.5 / 1e-16))
 
 
-# --- annealed --------------------------------------------------------------------------------------------------------
+# --- epsilon schedule -------------------------------------------------------------------------------------------------
 
 
 def test_epsilon_schedule():
@@ -225,28 +225,6 @@ def test_epsilon_schedule():
     for bad in ((0.0, 0.1, 0.5), (1.0, 0.0, 0.5), (1.0, 0.1, 1.0), (1.0, 0.1, 0.0)):
         with pytest.raises(ValueError, match="0 < ratio < 1"):
             epsilon_schedule(*bad)
-
-
-@pytest.mark.parametrize("reach", [0.1, 0.5, 5.0])
-def test_annealed_is_pots_unbalanced_solution(reach):
-    """POT's reg KL(P | a b^T) + reg_m (KL(P 1 | a) + KL(P^T 1 | b)) is the same problem; both run to convergence."""
-    a = torch.rand(9, dtype=torch.float64) + 0.1
-    b = torch.rand(14, dtype=torch.float64) * 2
-    cost = torch.rand(9, 14, dtype=torch.float64)
-    schedule = epsilon_schedule(1.0, 0.05, 0.5) + [0.05] * 2000
-    f, g = annealed(cost, a.log(), b.log(), schedule, reach=reach)
-    reference = ot.unbalanced.sinkhorn_unbalanced(
-        a.numpy(), b.numpy(), cost.numpy(), 0.05, reach, numItermax=50_000, stopThr=1e-15
-    )
-    torch.testing.assert_close(plan_of(cost, a, b, f, g, 0.05), torch.from_numpy(reference), rtol=1e-8, atol=1e-10)
-
-
-def test_annealed_without_reach_is_balanced_transport():
-    cost, a, b = problem(empty=0.0)
-    cost /= 64**2
-    f, g = annealed(cost, a.log(), b.log(), epsilon_schedule(2.0, 0.05, 0.5) + [0.05] * 500)
-    reference = ot.sinkhorn(a.numpy(), b.numpy(), cost.numpy(), 0.05, numItermax=10_000, stopThr=1e-14)
-    torch.testing.assert_close(plan_of(cost, a, b, f, g, 0.05), torch.from_numpy(reference), rtol=1e-7, atol=1e-12)
 
 
 # ---- the fast ways of the CPU
@@ -286,31 +264,3 @@ def test_what_a_sparse_kernel_leaves_out_is_zero_in_its_precision():
         rows[kernel.owners()[:, None], kernel.cells()] = torch.from_numpy(kernel.entries)
         assert ((rows == 0) == (whole == 0)).double().mean() > 0.9999, "but for the last subnormal numbers"
         torch.testing.assert_close(rows, whole, rtol=1e-3, atol=torch.finfo(dtype).smallest_normal)
-
-
-def test_one_kernel_gives_both_updates_of_a_step():
-    torch.manual_seed(4)
-    cost = torch.rand(70, 3000, dtype=torch.float64) * 2
-    f, g = torch.rand(70, dtype=torch.float64) * 0.1, torch.rand(3000, dtype=torch.float64) * 0.1
-    log_a, log_b = torch.zeros_like(f), (torch.rand_like(g) + 0.1).log()
-    log_b[:50] = -1e5
-    for eps in (1.0, 0.05):
-        found = transport._joint(cost, f, g, log_a.exp(), log_b.exp(), eps)
-        assert found is not None
-        torch.testing.assert_close(found.f, softmin(cost, log_b + g / eps, eps, dim=1), rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(found.g, softmin(cost, log_a + f / eps, eps, dim=0), rtol=1e-10, atol=1e-12)
-
-
-def test_out_of_range_the_kernel_is_not_trusted_and_the_step_is_the_safe_one():
-    """A head so far from all cells that its exponentials underflow, and one so near that they overflow."""
-    torch.manual_seed(5)
-    cost = torch.rand(6, 40)
-    for shift in (60.0, -60.0):
-        far = cost.clone()
-        far[2] += shift
-        zeros = torch.zeros(6), torch.zeros(40)
-        assert transport._joint(far, *zeros, torch.ones(6), torch.ones(40), 0.1) is None
-        found = annealed(far, torch.zeros(6), torch.zeros(40), [0.1], reach=0.5)
-        exact = annealed(far.double(), torch.zeros(6).double(), torch.zeros(40).double(), [0.1], reach=0.5)
-        torch.testing.assert_close(found.f.double(), exact.f, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found.g.double(), exact.g, rtol=1e-4, atol=1e-4)
