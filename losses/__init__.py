@@ -22,7 +22,7 @@ __all__ = ["CrowdLoss", "Prediction", "Sample", "Target", "build", "load", "name
 
 _BASE = ("CrowdLoss", "Prediction", "Sample", "Target")
 _SUPPORT = frozenset(
-    {"base", "discovery", "functional", "geometry", "parallel", "proximal", "proximal_table", "transport"}
+    {"base", "discovery", "functional", "geometry", "images", "parallel", "proximal", "proximal_table", "transport"}
 )
 """Files of this package that hold no loss."""
 

@@ -94,8 +94,9 @@ class Sample(NamedTuple):
 class CrowdLoss(nn.Module):
     """Base of every loss: validates, walks over the images of a batch, and averages.
 
-    A density loss writes `image_terms` only, the mathematics of one image. A loss that couples images overrides
-    `reduce` (how one term's per-image values become a scalar) or, if it reads proposals, `forward_terms`.
+    A density loss writes `image_terms` only, the mathematics of one image, or that of several at once, see
+    `losses.images.TogetherLoss`. A loss that couples images overrides `reduce` (how one term's per-image values become
+    a scalar) or, if it reads proposals, `forward_terms`.
 
     Args:
         variant: `"paper"` follows the published formula, `"official"` the authors' released code where it departs.
@@ -200,6 +201,7 @@ def samples(prediction: Prediction, target: Target) -> list[Sample]:
     like: dict[str, Any] = {"dtype": density.dtype, "device": density.device}
     height, width = target.image_size
     points = tuple(p.to(density.dtype) for p in target.points)
+    seen = torch.ones(max(map(len, points)), **like)
     short = target.short_side
     sides = torch.full((len(points),), float(min(height, width)), **like) if short is None else short.to(**like)
     return [
@@ -208,7 +210,7 @@ def samples(prediction: Prediction, target: Target) -> list[Sample]:
             points=points[b],
             stride=prediction.stride,
             image_size=target.image_size,
-            visible=torch.ones(len(points[b]), **like) if target.visible is None else target.visible[b].to(**like),
+            visible=seen[: len(points[b])] if target.visible is None else target.visible[b].to(**like),
             short_side=sides[b],
             spacing=None if target.spacing is None else target.spacing[b].to(**like),
             batch_points=points,

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from losses.base import CrowdLoss, Sample, check_number
+from losses.base import Sample, check_number
 from losses.geometry import axis_gaussians, cell_centres, counted, free_to_look, nearest_point, wide
+from losses.images import Images, TogetherLoss, side_by_side
 
 __all__ = ["BL", "expected_counts"]
 
@@ -21,7 +22,7 @@ _TILE = 1 << 22
 """Distances held at once by the search for the heads of far cells."""
 
 
-class BL(CrowdLoss):
+class BL(TogetherLoss):
     r"""Bayesian loss: every head expects one person from the cells that probably belong to it, the background none.
 
         q_k(i) = exp(-|x_i - y_k|^2 / 2 sigma^2) / Z_i,     q_0(i) = exp(-D_i^2 / 2 sigma^2) / Z_i
@@ -69,15 +70,16 @@ class BL(CrowdLoss):
         check_number("background_ratio", background_ratio, above=0)
         self.sigma, self.background, self.background_ratio = sigma, background, background_ratio
 
-    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
-        """Count errors of the heads and of the background of one image."""
-        density = sample.density
-        if len(sample.points) == 0:
-            return {"people": density.new_zeros(()), "background": density.sum().abs()}
-        distance = nearest_point(wide(sample.points), (density.shape[0], density.shape[1]), sample.stride).distance
-        dummy = self._dummy(distance, wide(sample.short_side))
-        people, background = expected_counts(sample, self.sigma**2, distance, dummy)
-        return {"people": (sample.visible - people).abs().sum(), "background": background.abs()}
+    def terms(self, images: Images) -> dict[str, Tensor]:
+        """Count errors of the heads and of the background of each image."""
+        distance = nearest_point(wide(images.points), images.cells, images.stride).distance
+        people, background = expected_counts(images, self.sigma**2, distance, self._dummy(distance, images))
+        missing = (images.visible - people).abs().sum(1)
+        empty = images.density.sum((1, 2)).abs()
+        return {
+            "people": images.where_people(missing, 0),
+            "background": images.where_people(background.abs(), empty),
+        }
 
     def image_target(self, sample: Sample) -> Tensor:
         """The slides' one-cell target (`losses.proximal.bayesian`) for many heads (ours).
@@ -89,26 +91,26 @@ class BL(CrowdLoss):
             return torch.zeros_like(sample.density)
         with torch.enable_grad():
             density = sample.density.detach().requires_grad_()
-            sample = sample._replace(density=density)
-            (gradient,) = torch.autograd.grad(sum(self.image_terms(sample).values(), density.new_zeros(())), density)
-        nearest = nearest_point(wide(sample.points), (density.shape[0], density.shape[1]), sample.stride)
-        dummy = self._dummy(nearest.distance, wide(sample.short_side))
-        people, _ = expected_counts(sample, self.sigma**2, nearest.distance, dummy)
-        cells = counted(nearest.owner.flatten(), len(people)).clamp(min=1)
-        step = (sample.visible - people).abs() / cells
-        return (density - step[nearest.owner] * gradient).detach()
+            images = side_by_side([sample._replace(density=density)])
+            (gradient,) = torch.autograd.grad(torch.cat([*self.terms(images).values()]).sum(), density)
+        nearest = nearest_point(wide(images.points), images.cells, images.stride)
+        owner, distance = nearest.owner[0], nearest.distance
+        people, _ = expected_counts(images, self.sigma**2, distance, self._dummy(distance, images))
+        cells = counted(owner.flatten(), len(sample.points)).clamp(min=1)
+        step = (sample.visible - people[0]).abs() / cells
+        return (density - step[owner] * gradient).detach()
 
-    def _dummy(self, distance: Tensor, short_side: Tensor) -> Tensor:
+    def _dummy(self, distance: Tensor, images: Images) -> Tensor:
         """Squared distance of the background's dummy head from each cell, given that of the nearest real one."""
         if not self.background:
             return torch.full_like(distance, torch.inf)
-        margin = short_side * self.background_ratio
+        margin = wide(images.short_side).view(-1, 1, 1) * self.background_ratio
         if self.official:
             return margin.square() / (distance.square() + 1e-5)
         return (margin - distance).clamp(min=0).square()
 
 
-def expected_counts(sample: Sample, variance: float, distance: Tensor, dummy: Tensor) -> tuple[Tensor, Tensor]:
+def expected_counts(images: Images, variance: float, distance: Tensor, dummy: Tensor) -> tuple[Tensor, Tensor]:
     """Shares the density out among heads and background: sum_i q_k(i) d_i.
 
     A head's likelihood is a separable Gaussian, so that the sums over cells are two small matrix products. Where even
@@ -116,35 +118,37 @@ def expected_counts(sample: Sample, variance: float, distance: Tensor, dummy: Te
     ask whether there are such cells would make an accelerator wait: there all cells have a softmax over all heads.
 
     Args:
-        sample: One image with at least one head.
+        images: In an image without people there is one at (0, 0).
         variance: Squared standard deviation of the likelihood, pixels^2.
-        distance: (h, w) distance from each cell to its nearest head, pixels, in float64.
-        dummy: (h, w) squared distance from each cell to its background dummy, pixels^2; infinite without background.
+        distance: (B, h, w) distance from each cell to its nearest head, pixels, in float64.
+        dummy: (B, h, w) squared distance from each cell to its background dummy, pixels^2; infinite without background.
 
     Returns:
-        People expected at each head, (n,), and in the background, ().
+        People expected at each head, (B, n), and in the background, (B,).
     """
-    density, points = sample.density, wide(sample.points)
-    shape = (density.shape[0], density.shape[1])
+    density, points = images.density, wide(images.points)
     unseen = dummy / (2 * variance)
     if not free_to_look(density):
-        return _counts_by_tiles(density, cell_centres(shape, sample.stride, points), unseen, points, variance)
+        return _counts_by_tiles(density, cell_centres(images.cells, images.stride, points), unseen, points, variance)
     least = torch.minimum(distance.square() / (2 * variance), unseen)
     far = least > _FAR
 
-    rows, columns = axis_gaussians(points, shape, sample.stride, variance)
-    evidence = rows.T @ columns + torch.exp(-unseen)
+    rows, columns = axis_gaussians(points, images.cells, images.stride, variance)
+    evidence = rows.mT @ columns + torch.exp(-unseen)
     shared = density * torch.where(far, 0, 1 / evidence).to(density.dtype)
     rows, columns = rows.to(density.dtype), columns.to(density.dtype)
-    people = ((rows @ shared) * columns).sum(1)
-    background = (shared * torch.exp(-unseen).to(density.dtype)).sum()
+    people = ((rows @ shared) * columns).sum(2)
+    background = (shared * torch.exp(-unseen).to(density.dtype)).sum((1, 2))
 
-    if bool(far.any()):
-        centres = cell_centres(shape, sample.stride, points)[far.flatten()]
-        pairs = _far_posterior(points, centres, unseen[far], least[far], variance)
-        remote = density[far]
-        people = people.index_add(0, pairs.head, remote[pairs.cell] * pairs.share.to(density.dtype))
-        background = background + (remote * pairs.background.to(density.dtype)).sum()
+    for image in far.flatten(1).any(1).nonzero()[:, 0].tolist():
+        there = far[image]
+        centres = cell_centres(images.cells, images.stride, points)[there.flatten()]
+        pairs = _far_posterior(points[image], centres, unseen[image][there], least[image][there], variance)
+        remote = density[image][there]
+        more, place = remote[pairs.cell] * pairs.share.to(density.dtype), pairs.head + image * people.shape[1]
+        people = people.flatten().index_add(0, place, more).view_as(people)
+        rest = (remote * pairs.background.to(density.dtype)).sum()
+        background = background.index_add(0, torch.tensor([image]), rest.view(1))
     return people, background
 
 
@@ -154,20 +158,22 @@ def _counts_by_tiles(
     """`expected_counts` by comparing all pairs, tile by tile; each tile is computed again in the backward pass.
 
     Args:
-        density: (h, w).
+        density: (B, h, w).
         centres: (h w, 2) of the cells, pixels.
-        unseen: (h, w) exponent of the background, D^2 / 2 variance.
-        points: (n, 2) heads, pixels.
+        unseen: (B, h, w) exponent of the background, D^2 / 2 variance.
+        points: (B, n, 2) heads, pixels.
         variance: sigma^2, pixels^2.
     """
+    x, y = points[..., 0:1], points[..., 1:2]
 
     def counts(mass: Tensor, cells: Tensor, dummy: Tensor) -> tuple[Tensor, Tensor]:
-        gaps = (cells[:, 0] - points[:, 0:1]).square() + (cells[:, 1] - points[:, 1:2]).square()
-        posterior = torch.cat([gaps / (-2 * variance), -dummy.unsqueeze(0)]).softmax(0).to(mass.dtype)
-        return posterior[:-1] @ mass, (posterior[-1] * mass).sum()
+        gaps = (cells[:, 0] - x).square() + (cells[:, 1] - y).square()
+        posterior = torch.cat([gaps / (-2 * variance), -dummy.unsqueeze(1)], 1).softmax(1).to(mass.dtype)
+        return (posterior[:, :-1] @ mass.unsqueeze(2)).squeeze(2), (posterior[:, -1] * mass).sum(1)
 
-    size = max(1, _TILE // (len(points) + 1))
-    tiles = zip(*(torch.split(each, size) for each in (density.flatten(), centres, unseen.flatten())), strict=True)
+    size = max(1, _TILE // (x.numel() + len(x)))
+    parts = zip((density.flatten(1), centres, unseen.flatten(1)), (1, 0, 1), strict=True)
+    tiles = zip(*(torch.split(whole, size, dim) for whole, dim in parts), strict=True)
     found = [checkpoint(counts, *tile, use_reentrant=False, preserve_rng_state=False) for tile in tiles]
     people, background = (torch.stack(parts).sum(0) for parts in zip(*found, strict=True))
     return people, background

@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from losses.base import CrowdLoss, Sample, check_choice, check_number
+from losses.base import Sample, check_choice, check_number
 from losses.geometry import axis_gaussians, cell_axis, dots, wide
+from losses.images import Images, TogetherLoss
 
 __all__ = ["ChfL"]
 
 
-class ChfL(CrowdLoss):
+class ChfL(TogetherLoss):
     r"""Characteristic function loss: density and heads are compared by their Fourier transforms at low frequencies.
 
         phi_d(t) = sum_i d_i exp(i t.x_i),       phi_y(t) = exp(-|t|^2 bandwidth^2 / 2) sum_k exp(i t.y_k)
@@ -87,10 +88,10 @@ class ChfL(CrowdLoss):
         self.noise_std, self.noise_weight = noise_std, noise_weight
         self.register_buffer("variance_map", variance_map, persistent=False)
 
-    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
-        """Distance of the two spectra of one image."""
-        difference = self._density_spectrum(sample) - self._head_spectrum(sample)
-        return {"spectrum": self._distance(difference, len(sample.points))}
+    def terms(self, images: Images) -> dict[str, Tensor]:
+        """Distance of the two spectra of each image."""
+        difference = self._density_spectrum(images) - self._head_spectrum(images)
+        return {"spectrum": self._distance(difference, images.counts)}
 
     def image_target(self, sample: Sample) -> Tensor:
         """The density whose spectrum is phi_y: a Gaussian of `bandwidth` at every head, whatever is predicted.
@@ -104,30 +105,30 @@ class ChfL(CrowdLoss):
         masses = rows.T @ columns * (sample.stride**2 / (2 * math.pi * self.bandwidth**2))
         return masses.to(sample.density.dtype)
 
-    def _density_spectrum(self, sample: Sample) -> Tensor:
-        """phi_d, (2 steps, 2 steps) complex: the transform factorises into one product per axis."""
-        density = sample.density
-        waves = [self._waves(cell_axis(cells, sample.stride, wide(density))) for cells in density.shape]
+    def _density_spectrum(self, images: Images) -> Tensor:
+        """phi_d, (B, 2 steps, 2 steps) complex: the transform factorises into one product per axis."""
+        density = images.density
+        waves = [self._waves(cell_axis(cells, images.stride, wide(density))) for cells in images.cells]
         rows, columns = (wave.to(density.dtype.to_complex()) for wave in waves)
         return rows.T @ density.to(rows.dtype) @ columns
 
-    def _head_spectrum(self, sample: Sample) -> Tensor:
-        """phi_y, (2 steps, 2 steps) complex."""
-        points = wide(sample.points)
+    def _head_spectrum(self, images: Images) -> Tensor:
+        """phi_y, (B, 2 steps, 2 steps) complex."""
+        points = images.only(wide(images.points))
         blur = torch.exp(-self._squared_frequency(points) * self.bandwidth**2 / 2)
-        spectrum = self._waves(points[:, 1]).T @ self._waves(points[:, 0])
-        return (blur * spectrum).to(sample.density.dtype.to_complex())
+        spectrum = images.only(self._waves(points[..., 1])).mT @ self._waves(points[..., 0])
+        return (blur * spectrum).to(images.density.dtype.to_complex())
 
     def _waves(self, position: Tensor) -> Tensor:
-        """exp(i t x) for positions (m,) and all frequencies of an axis, (m, 2 steps), complex.
+        """exp(i t x) for positions (...,) and all frequencies of an axis, (..., 2 steps), complex.
 
         The phase reaches hundreds of radians: it must be formed in float64 even for a float32 loss. The frequencies are
         multiples of one: sines and cosines are taken of that alone, the others are its powers and their conjugates.
         """
         phase = position * self.tick
-        wave = torch.polar(torch.ones_like(phase), phase).unsqueeze(1)
-        powers = wave.expand(-1, self.steps).cumprod(1)
-        return torch.cat([powers.flip(1).conj(), torch.ones_like(wave), powers[:, :-1]], dim=1)
+        wave = torch.polar(torch.ones_like(phase), phase).unsqueeze(-1)
+        powers = wave.expand(*phase.shape, self.steps).cumprod(-1)
+        return torch.cat([powers.flip(-1).conj(), torch.ones_like(wave), powers[..., :-1]], dim=-1)
 
     def _frequencies(self, like: Tensor) -> Tensor:
         """The frequencies of one axis, (2 steps,), radians per pixel."""
@@ -138,28 +139,28 @@ class ChfL(CrowdLoss):
         squared = self._frequencies(like).square()
         return squared.unsqueeze(1) + squared
 
-    def _distance(self, difference: Tensor, count: int) -> Tensor:
-        """The norm of a spectrum."""
+    def _distance(self, difference: Tensor, count: Tensor) -> Tensor:
+        """The norm of each spectrum, (B,); count (B,)."""
         if self.noise_std is not None or self.variance_map is not None:
-            modulus = difference.abs() / self._deviation(difference.real.detach(), count)
-            return modulus.sum() if self.official else self.tick**2 * modulus.sum()
+            modulus = (difference.abs() / self._deviation(difference.real.detach(), count)).sum((1, 2))
+            return modulus if self.official else self.tick**2 * modulus
         if self.norm == "sparse":
-            length: Tensor = torch.linalg.vector_norm(torch.view_as_real(difference))
+            length: Tensor = torch.linalg.vector_norm(torch.view_as_real(difference), dim=(1, 2, 3))
             return self.tick * length
         if self.official:
-            lengths: Tensor = torch.linalg.vector_norm(torch.view_as_real(difference), dim=1)
-            return self.tick**2 * lengths.sum()
-        return self.tick**2 * difference.abs().sum()
+            lengths: Tensor = torch.linalg.vector_norm(torch.view_as_real(difference), dim=2)
+            return self.tick**2 * lengths.sum((1, 2))
+        return self.tick**2 * difference.abs().sum((1, 2))
 
-    def _deviation(self, like: Tensor, count: int) -> Tensor:
-        """sqrt(noise_weight n h(t) + 1) on the grid, (2 steps, 2 steps)."""
+    def _deviation(self, like: Tensor, count: Tensor) -> Tensor:
+        """sqrt(noise_weight n h(t) + 1) on the grid, (B, 2 steps, 2 steps)."""
         if self.noise_std is None:
             assert self.variance_map is not None
             variance = self.variance_map.to(like)
         else:
             squared = self._squared_frequency(wide(like))
             variance = -torch.expm1(-squared * self.noise_std**2 / 2) * torch.exp(-squared * self.bandwidth**2 / 2)
-        return (self.noise_weight * count * variance + 1).sqrt().to(like.dtype)
+        return (self.noise_weight * count.view(-1, 1, 1) * variance + 1).sqrt().to(like.dtype)
 
 
 def _check_noise(norm: str, noise_std: float | None, variance_map: Tensor | None, steps: int) -> None:

@@ -33,8 +33,8 @@ class Nearest(NamedTuple):
     """The nearest point of every cell.
 
     Attributes:
-        owner: (h, w) int64, row of `points`; the lowest of the equally near ones.
-        distance: (h, w) Euclidean distance from the cell's centre, pixels.
+        owner: (..., h, w) int64, row of `points`; the lowest of the equally near ones.
+        distance: (..., h, w) Euclidean distance from the cell's centre, pixels.
     """
 
     owner: Tensor
@@ -86,18 +86,19 @@ def axis_gaussians(
     Differences are formed before they are squared: the expanded form x^2 - 2xp + p^2 loses float32's digits.
 
     Args:
-        points: (n, 2) as (x, y), pixels.
+        points: (..., n, 2) as (x, y), pixels.
         cells: (h, w) of the map.
         stride: Pixels per cell.
-        variance: Squared standard deviation, pixels^2; one number, or one per point of shape (n,). No gradient flows.
+        variance: Squared standard deviation, pixels^2; one number, or one per point of shape (..., n). No gradient
+            flows.
         offset: See `cell_axis`.
 
     Returns:
-        rows (n, h) and columns (n, w), each 1 at the point.
+        rows (..., n, h) and columns (..., n, w), each 1 at the point.
     """
-    width = variance.unsqueeze(1) if isinstance(variance, Tensor) else variance
-    y = cell_axis(cells[0], stride, points, offset=offset) - points[:, 1:2].detach()
-    x = cell_axis(cells[1], stride, points, offset=offset) - points[:, 0:1].detach()
+    width = variance.unsqueeze(-1) if isinstance(variance, Tensor) else variance
+    y = cell_axis(cells[0], stride, points, offset=offset) - points[..., 1:2].detach()
+    x = cell_axis(cells[1], stride, points, offset=offset) - points[..., 0:1].detach()
     return y.square_().div_(-2 * width).exp_(), x.square_().div_(-2 * width).exp_()
 
 
@@ -140,7 +141,8 @@ def nearest_point(points: Tensor, cells: tuple[int, int], stride: int, *, offset
     O(cells + n) memory. No gradient flows through either output.
 
     Args:
-        points: (n, 2) as (x, y), pixels, n >= 1; anywhere in the plane.
+        points: (..., n, 2) as (x, y), pixels, n >= 1; anywhere in the plane; elsewhere than on the CPU
+            also at infinity, where they are nobody's nearest.
         cells: (h, w) of the map.
         stride: Pixels per cell.
         offset: See `cell_axis`.
@@ -148,12 +150,16 @@ def nearest_point(points: Tensor, cells: tuple[int, int], stride: int, *, offset
     Raises:
         ValueError: If there are no points.
     """
-    if len(points) == 0:
+    if points.shape[-2] == 0:
         raise ValueError("nearest_point needs at least one point; treat an image without people before calling it")
-    exact = wide(points)
-    search = _nearest_tree if free_to_look(points) else _nearest_tiled
-    owner, squared = search(exact, cell_centres(cells, stride, exact, offset=offset))
-    return Nearest(owner.view(cells), squared.sqrt().to(points.dtype).view(cells))
+    exact, shape = wide(points), (*points.shape[:-2], *cells)
+    centres = cell_centres(cells, stride, exact, offset=offset)
+    if free_to_look(points):
+        each = [_nearest_tree(some, centres) for some in exact.reshape(-1, *exact.shape[-2:])]
+        owner, squared = (torch.cat(found) for found in zip(*each, strict=True))
+    else:
+        owner, squared = _nearest_tiled(exact, centres)
+    return Nearest(owner.view(shape), squared.sqrt().to(points.dtype).view(shape))
 
 
 def _nearest_tree(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,16 +195,18 @@ def _nearest_tree(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_tiled(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Index and squared distance of the nearest point of each centre, by comparing all pairs, tile by tile."""
-    order = torch.arange(len(points), device=points.device)
+    """Index and squared distance of the nearest point (..., n, 2) of each centre, of all pairs, tile by tile."""
+    count = points.shape[-2]
+    order = torch.arange(count, device=points.device)
+    x, y = points[..., 0].unsqueeze(-2), points[..., 1].unsqueeze(-2)
     owner, squared = [], []
-    for tile in torch.split(centres, max(1, _TILE // len(points))):
-        gaps = (tile[:, 0:1] - points[:, 0]).square() + (tile[:, 1:2] - points[:, 1]).square()
-        least = gaps.amin(1)
+    for tile in torch.split(centres, max(1, _TILE // x.numel())):
+        gaps = (tile[:, 0:1] - x).square() + (tile[:, 1:2] - y).square()
+        least = gaps.amin(-1)
         # argmin does not promise the first minimum on every device.
-        owner.append(torch.where(gaps == least.unsqueeze(1), order, len(points)).amin(1))
+        owner.append(torch.where(gaps == least.unsqueeze(-1), order, count).amin(-1))
         squared.append(least)
-    return torch.cat(owner), torch.cat(squared)
+    return torch.cat(owner, -1), torch.cat(squared, -1)
 
 
 def spread(points: Tensor, neighbours: int = 3) -> Tensor:

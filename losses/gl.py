@@ -167,7 +167,7 @@ class GL(CrowdLoss):
         most = 2 * math.hypot(*people[0].image_size) / (self.crop_size or max(people[0].image_size))
         g, f = together.annealed(
             cost,
-            torch.where(real, 0.0, _NO_MASS).to(cost.dtype),
+            torch.where(real, 0.0, -math.inf).to(cost.dtype),
             self._log_mass(density),
             diameter.clamp(min=self.blur),
             max(most, self.blur),

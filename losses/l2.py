@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from losses.base import CrowdLoss, Sample, check_choice, check_number
+from losses.base import Sample, check_choice, check_number
 from losses.geometry import cell_axis, spread, wide
+from losses.images import Images, TogetherLoss, side_by_side
 from losses.parallel import everywhere
 
 __all__ = ["L2"]
@@ -21,7 +22,7 @@ _LEAST_SIGMA = 1e-3
 """Pixels. Duplicates have spacing 0, for which a Gaussian is a dot (ours)."""
 
 
-class L2(CrowdLoss):
+class L2(TogetherLoss):
     r"""Sum of squared differences between the density and a Gaussian at every head.
 
         loss = sum_i (scale (d_i - t_i))^2  +  cosine_weight (1 - cos(d, t))
@@ -82,12 +83,11 @@ class L2(CrowdLoss):
         self.sigma, self.kernel, self.beta = sigma, kernel, beta
         self.scale, self.cosine_weight = scale, cosine_weight
 
-    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
-        """Squared error and cosine distance of one image."""
-        density = sample.density
-        target = self.target(sample)
-        error = (self.scale * (density - target)).square().sum()
-        cosine = F.cosine_similarity(density.flatten(), target.flatten(), dim=0)
+    def terms(self, images: Images) -> dict[str, Tensor]:
+        """Squared error and cosine distance of each image."""
+        density, target = images.density.flatten(1), self._targets(images).flatten(1)
+        error = (self.scale * (density - target)).square().sum(1)
+        cosine = F.cosine_similarity(density, target, dim=1)
         return {"squared_error": error, "cosine": self.cosine_weight * (1 - cosine)}
 
     def reduce(self, name: str, values: Tensor) -> Tensor:
@@ -101,42 +101,45 @@ class L2(CrowdLoss):
 
     def target(self, sample: Sample) -> Tensor:
         """The ground-truth density, (h, w) people per cell."""
-        points, (height, width) = wide(sample.points), sample.image_size
+        return self._targets(side_by_side([sample]))[0]
+
+    def _targets(self, images: Images) -> Tensor:
+        """The ground-truth density of each image, (B, h, w)."""
+        points, (height, width) = wide(images.points), images.image_size
         if self.official and self.kernel == "fixed":
             masses = _windowed_masses
-            sigma = torch.full_like(points[:, 0], self.sigma)
+            sigma = torch.full_like(points[..., 0], self.sigma)
         else:
             masses = _exact_masses
-            sigma = self._sigmas(sample)
-        rows = masses(points[:, 1], sigma, sample.density.shape[0], sample.stride, height)
-        columns = masses(points[:, 0], sigma, sample.density.shape[1], sample.stride, width)
-        return (rows.T @ columns).to(sample.density.dtype)
+            sigma = self._sigmas(images, points)
+        rows = images.only(masses(points[..., 1], sigma, images.cells[0], images.stride, height))
+        columns = masses(points[..., 0], sigma, images.cells[1], images.stride, width)
+        return (rows.mT @ columns).to(images.density.dtype)
 
-    def _sigmas(self, sample: Sample) -> Tensor:
-        """Standard deviation of each head's kernel, (n,) pixels."""
-        points = wide(sample.points)
+    def _sigmas(self, images: Images, points: Tensor) -> Tensor:
+        """Standard deviation of each head's kernel, (B, n) pixels."""
         if self.kernel == "fixed":
-            return torch.full_like(points[:, 0], self.sigma)
-        spacing = spread(points) if sample.spacing is None else wide(sample.spacing)
-        lone = sum(sample.image_size) / 8
+            return torch.full_like(points[..., 0], self.sigma)
+        each = [spread(wide(one.points)) if one.spacing is None else wide(one.spacing) for one in images.samples]
+        lone, spacing = sum(images.image_size) / 8, images.heads(each)
         return torch.where(spacing.isfinite(), self.beta * spacing, lone).clamp(min=_LEAST_SIGMA)
 
 
 def _exact_masses(position: Tensor, sigma: Tensor, cells: int, stride: int, side: int) -> Tensor:
-    """Share of each 1-D Gaussian in each cell of one axis, (n, cells), normalised to the axis [0, side]."""
+    """Share of each 1-D Gaussian in each cell of one axis, (..., cells), normalised to the axis [0, side]."""
     edges = (cell_axis(cells + 1, stride, position, offset=0.0)).clamp(max=side)
-    gaps = edges - position.clamp(0, side).unsqueeze(1)
-    below = 0.5 * (1 + torch.erf(gaps / (sigma.unsqueeze(1) * math.sqrt(2))))
-    return below.diff(dim=1) / (below[:, -1:] - below[:, :1])
+    gaps = edges - position.clamp(0, side).unsqueeze(-1)
+    below = 0.5 * (1 + torch.erf(gaps / (sigma.unsqueeze(-1) * math.sqrt(2))))
+    return below.diff(dim=-1) / (below[..., -1:] - below[..., :1])
 
 
 def _windowed_masses(position: Tensor, sigma: Tensor, cells: int, stride: int, side: int) -> Tensor:
-    """Share of each truncated pixel kernel in each cell of one axis, (n, cells); what falls outside is lost."""
-    centre = position.round().clamp(0, side - 1).long().unsqueeze(1)
+    """Share of each truncated pixel kernel in each cell of one axis, (..., cells); what falls outside is lost."""
+    centre = position.round().clamp(0, side - 1).long().unsqueeze(-1)
     steps = torch.arange(-_WINDOW, _WINDOW + 1, device=position.device)
-    weights = torch.exp(-steps.square() / (2 * sigma.unsqueeze(1).square()))
-    weights = weights / weights.sum(1, keepdim=True)
+    weights = torch.exp(-steps.square() / (2 * sigma.unsqueeze(-1).square()))
+    weights = weights / weights.sum(-1, keepdim=True)
     pixels = centre + steps
     weights = weights.where((pixels >= 0) & (pixels < side), 0)
     cell = (pixels.clamp(0, side - 1) / stride).floor().long()
-    return weights.new_zeros(len(position), cells).scatter_add(1, cell, weights)
+    return weights.new_zeros(*position.shape, cells).scatter_add(-1, cell, weights)

@@ -8,9 +8,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from losses.base import CrowdLoss, Sample, check_number
+from losses.base import Sample, check_number
 from losses.bl import expected_counts
 from losses.geometry import axis_gaussians, cell_centres, free_to_look, nearest_point, wide
+from losses.images import Images, TogetherLoss, side_by_side
 from losses.parallel import gathered, processes
 
 __all__ = ["NoiseCC"]
@@ -23,7 +24,7 @@ _LEAST_MASS = 1e-12
 """Below this the mean of an image is not rescaled: all its heads lie far outside (ours)."""
 
 
-class NoiseCC(CrowdLoss):
+class NoiseCC(TogetherLoss):
     r"""Likelihood of the density under annotation noise: where heads are uncertain, so is the map.
 
     If each head is annotated with Gaussian noise of variance a = alpha^2 and drawn as a Gaussian of variance
@@ -109,118 +110,129 @@ class NoiseCC(CrowdLoss):
         everyone = gathered(torch.cat(batch[0].batch_points))
         return [sample._replace(batch_points=(everyone,)) for sample in batch]
 
-    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
-        """The terms of one image's likelihood."""
-        density, zero = sample.density, sample.density.new_zeros(())
-        if len(sample.points) == 0:
-            terms = {"diagonal": zero, "correlation": zero, "empty": density.sum().abs()}
-            return terms | {"counts": zero} if self.regularizer else terms
-        distance = nearest_point(wide(sample.points), (density.shape[0], density.shape[1]), sample.stride).distance
-        dummy = self._dummy(distance, wide(sample.short_side))
-        moments = self._moments(sample, dummy)
+    def terms(self, images: Images) -> dict[str, Tensor]:
+        """The terms of each image's likelihood."""
+        density = images.density
+        distance = nearest_point(wide(images.points), images.cells, images.stride).distance
+        dummy = self._dummy(distance, images)
+        moments = self._moments(images, dummy)
         residual = density - moments.mean.to(density.dtype)
         independent = residual.square() / moments.variance.to(density.dtype)
-        chosen = residual.flatten()[moments.chosen] * moments.kept
-        operator = self._operator(sample, moments).to(density.dtype)
+        chosen = (residual.flatten(1).gather(1, moments.chosen) * moments.kept).unsqueeze(2)
+        operator = self._operator(images, moments).to(density.dtype)
         if self.official:
-            correlation = -(chosen @ operator @ chosen)
+            correlation = -(chosen.mT @ operator @ chosen).flatten()
         else:
-            correlation = (operator @ chosen).square().sum() - independent.flatten()[moments.chosen] @ moments.kept
-        half = self.weight / 2
-        terms = {"diagonal": half * independent.sum(), "correlation": half * correlation, "empty": zero}
-        return terms | {"counts": self._count_errors(sample, distance, dummy)} if self.regularizer else terms
+            own = independent.flatten(1).gather(1, moments.chosen)
+            correlation = (operator @ chosen).square().sum((1, 2)) - (own * moments.kept).sum(1)
+        half, zero = self.weight / 2, torch.zeros_like(density[:, 0, 0])
+        terms = {"diagonal": half * independent.sum((1, 2)), "correlation": half * correlation}
+        if self.regularizer:
+            terms["counts"] = self._count_errors(images, distance, dummy)
+        terms = {name: images.where_people(values, 0) for name, values in terms.items()}
+        return terms | {"empty": images.where_people(zero, density.sum((1, 2)).abs())}
 
     def image_target(self, sample: Sample) -> Tensor:
         """The mean of the density under annotation noise, whatever is predicted: the likelihood's centre."""
         if len(sample.points) == 0:
             return torch.zeros_like(sample.density)
-        distance = nearest_point(wide(sample.points), (sample.density.shape[0], sample.density.shape[1]), sample.stride)
-        dummy = self._dummy(distance.distance, wide(sample.short_side))
-        return self._moments(sample, dummy).mean.to(sample.density.dtype)
+        images = side_by_side([sample])
+        distance = nearest_point(wide(images.points), images.cells, images.stride).distance
+        dummy = self._dummy(distance, images)
+        return self._moments(images, dummy).mean[0].to(sample.density.dtype)
 
-    def _dummy(self, distance: Tensor, short_side: Tensor) -> Tensor:
+    def _dummy(self, distance: Tensor, images: Images) -> Tensor:
         """Squared distance of the background's dummy from each cell, given the distance of the nearest head."""
         if not self.background:
             return torch.full_like(distance, torch.inf)
         reach = math.sqrt(self.noise + self.kernel)
-        return (short_side * self.background_ratio * torch.exp(-distance / reach)).square()
+        margin = wide(images.short_side).view(-1, 1, 1) * self.background_ratio
+        return (margin * torch.exp(-distance / reach)).square()
 
-    def _moments(self, sample: Sample, dummy: Tensor) -> _Moments:
+    def _moments(self, images: Images, dummy: Tensor) -> _Moments:
         """Mean and variance of every cell, and the cells whose correlations are kept; in float64."""
-        points, shape = wide(sample.points), (sample.density.shape[0], sample.density.shape[1])
+        points = wide(images.points)
         total, middle = self.noise + self.kernel, self.noise + self.kernel / 2
-        rows, columns = axis_gaussians(points, shape, sample.stride, total)
-        mean = (wide(sample.visible).unsqueeze(1) * rows).T @ columns / (2 * math.pi * total)
-        squares = rows.square().T @ columns.square() / (2 * math.pi * total) ** 2
-        rows, columns = axis_gaussians(points, shape, sample.stride, middle)
+        rows, columns = axis_gaussians(points, images.cells, images.stride, total)
+        mean = (wide(images.visible).unsqueeze(2) * rows).mT @ columns / (2 * math.pi * total)
+        squares = rows.square().mT @ columns.square() / (2 * math.pi * total) ** 2
+        rows, columns = axis_gaussians(points, images.cells, images.stride, middle)
         peak = 1 / (4 * math.pi * self.kernel)  # G(0; 2s)
-        crowd = peak * (rows.T @ columns) / (2 * math.pi * middle) - squares
+        crowd = peak * (rows.mT @ columns) / (2 * math.pi * middle) - squares
         variance = crowd + peak * _gaussian(dummy, middle)
         variance = variance + self.floor if self.add_floor else variance.clamp(min=self.floor)
 
-        largest = crowd.flatten().topk(min(_MOST_CELLS, crowd.numel()))
-        shares = largest.values.cumsum(0) / crowd.sum()
-        count = (shares <= self.ratio).sum() + 1
+        largest = crowd.flatten(1).topk(min(_MOST_CELLS, crowd[0].numel()))
+        shares = largest.values.cumsum(1) / crowd.sum((1, 2)).unsqueeze(1)
+        count = (shares <= self.ratio).sum(1, keepdim=True) + 1
         if free_to_look(shares):
-            shares = shares[:count]
-        kept = (torch.arange(len(shares), device=count.device) < count).to(sample.density.dtype)
-        factor = len(points) / mean.sum().clamp(min=_LEAST_MASS)
-        return _Moments(mean * factor, variance * factor**2, largest.indices[: len(shares)], kept, factor)
+            shares = shares[:, : count.max()]
+        kept = (torch.arange(shares.shape[1], device=count.device) < count).to(images.density.dtype)
+        factor = wide(images.counts) / mean.sum((1, 2)).clamp(min=_LEAST_MASS)
+        factor = images.where_people(factor, 1).view(-1, 1, 1)
+        return _Moments(mean * factor, variance * factor**2, largest.indices[:, : shares.shape[1]], kept, factor)
 
-    def _operator(self, sample: Sample, moments: _Moments) -> Tensor:
-        """What turns the chosen residuals into the likelihood's correlation, (M, M) in float64.
+    def _operator(self, images: Images, moments: _Moments) -> Tensor:
+        """What turns the chosen residuals into the likelihood's correlation, (B, M, M) in float64.
 
         Official: B / factor^2 with B = (V C^-1 V + V)^-1, to be used as r' B r. Paper: L^-1 / factor with L L' the
         covariance, to be used as |L^-1 r|^2, which cannot turn negative by rounding.
         """
-        variance = moments.variance.flatten()[moments.chosen] / moments.factor**2
+        variance = (moments.variance / moments.factor**2).flatten(1).gather(1, moments.chosen) + _RIDGE
         if self.official:
-            points = torch.cat([wide(points) for points in sample.batch_points])
-            correlation = moments.only(self._correlation(sample, points, moments.chosen))
-            correlation.fill_diagonal_(_RIDGE)
-            diagonal = torch.diag(variance + _RIDGE)
+            everyone = torch.cat([wide(points) for points in images.samples[0].batch_points])
+            correlation = moments.only(self._correlation(images, everyone, len(everyone), moments.chosen))
+            correlation.diagonal(dim1=1, dim2=2).fill_(_RIDGE)
+            diagonal = torch.diag_embed(variance)
             return _inverse(diagonal @ _inverse(correlation) @ diagonal + diagonal) / moments.factor**2
-        covariance = moments.only(self._correlation(sample, wide(sample.points), moments.chosen))
-        covariance.diagonal().copy_(variance + _RIDGE)
+        covariance = moments.only(self._correlation(images, wide(images.points), 0, moments.chosen))
+        covariance.diagonal(dim1=1, dim2=2).copy_(variance)
         root = torch.linalg.cholesky_ex(covariance, check_errors=free_to_look(covariance)).L
-        identity = torch.eye(len(root), dtype=root.dtype, device=root.device)
+        identity = torch.eye(root.shape[1], dtype=root.dtype, device=root.device)
         whitening: Tensor = torch.linalg.solve_triangular(root, identity, upper=False)
         return whitening / moments.factor
 
-    def _correlation(self, sample: Sample, points: Tensor, chosen: Tensor) -> Tensor:
-        """Covariance of the chosen cells before rescaling, (M, M); its first sum runs over `points`."""
-        height, width = sample.density.shape
-        stride, own = sample.stride, wide(sample.points)
+    def _correlation(self, images: Images, points: Tensor, extra: int, chosen: Tensor) -> Tensor:
+        """Covariance of the chosen cells before rescaling, (B, M, M).
+
+        Args:
+            images: Those of the cells.
+            points: What the first sum runs over: (B, n, 2), each image's own, or (N, 2), the same for all.
+            extra: How often the kernel between the cells is added: the number of the latter [code].
+            chosen: (B, M) flat indices of the cells.
+        """
+        height, width = images.cells
+        stride, own = images.stride, wide(images.points)
         row, column = chosen // width, chosen % width
         # The midpoints of cell centres lie on a lattice of half the stride: one separable map holds all of them.
         middle = self.noise + self.kernel / 2
         rows, columns = axis_gaussians(points, (2 * height - 1, 2 * width - 1), stride / 2, middle, offset=1.0)
-        crowd = (rows.T @ columns) / (2 * math.pi * middle)
-        between = crowd[row.unsqueeze(1) + row, column.unsqueeze(1) + column]
+        crowd = (rows.mT @ columns).flatten(-2) / (2 * math.pi * middle)
+        across = (row.unsqueeze(2) + row.unsqueeze(1)) * (2 * width - 1) + column.unsqueeze(2) + column.unsqueeze(1)
+        between = crowd.expand(len(chosen), -1).gather(1, across.flatten(1)).view_as(across)
 
         centres = cell_centres((height, width), stride, own)[chosen]
-        gaps = (centres.unsqueeze(1) - centres).square().sum(-1)
+        gaps = (centres.unsqueeze(2) - centres.unsqueeze(1)).square().sum(-1)
         near = _gaussian(gaps, 2 * self.kernel)
         rows, columns = axis_gaussians(own, (height, width), stride, self.noise + self.kernel)
-        means = rows[:, row] * columns[:, column] / (2 * math.pi * (self.noise + self.kernel))
-        extra = near * len(points) if self.official else 0
-        return near * between + extra - means.T @ means
+        means = (_picked(rows, row) * _picked(columns, column)) / (2 * math.pi * (self.noise + self.kernel))
+        return near * between + near * extra - means.mT @ means
 
-    def _count_errors(self, sample: Sample, distance: Tensor, dummy: Tensor) -> Tensor:
-        """The Bayesian regulariser, |w_k - count_k| summed over heads plus the background's count."""
-        people, background = expected_counts(sample, self.noise + self.kernel, distance, dummy)
-        return (sample.visible - people).abs().sum() + background
+    def _count_errors(self, images: Images, distance: Tensor, dummy: Tensor) -> Tensor:
+        """The Bayesian regulariser, |w_k - count_k| summed over heads plus the background's count, (B,)."""
+        people, background = expected_counts(images, self.noise + self.kernel, distance, dummy)
+        return (images.visible - people).abs().sum(1) + background
 
 
 class _Moments(NamedTuple):
     """Mean and variance of the density under annotation noise.
 
     Attributes:
-        mean: (h, w) people per cell.
-        variance: (h, w).
-        chosen: (M,) flat indices of the cells of largest variance.
-        kept: (M,) 1 for those whose correlations are kept: all of them on a CPU, where the others are left out.
-        factor: () by which the density per square pixel was multiplied.
+        mean: (B, h, w) people per cell.
+        variance: (B, h, w).
+        chosen: (B, M) flat indices of the cells of largest variance.
+        kept: (B, M) 1 for those whose correlations are kept: all of them on a CPU, where the others are left out.
+        factor: (B, 1, 1) by which the density per square pixel was multiplied.
     """
 
     mean: Tensor
@@ -235,7 +247,12 @@ class _Moments(NamedTuple):
         With the residuals of those cells 0, they change nothing: what is inverted falls into two blocks.
         """
         kept = self.kept.to(matrix.dtype)
-        return matrix * kept.unsqueeze(1) * kept
+        return matrix * kept.unsqueeze(2) * kept.unsqueeze(1)
+
+
+def _picked(factors: Tensor, places: Tensor) -> Tensor:
+    """The factors (B, n, cells) at the places (B, M) of an axis, (B, n, M)."""
+    return factors.gather(2, places.unsqueeze(1).expand(-1, factors.shape[1], -1))
 
 
 def _inverse(matrix: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from losses.base import CrowdLoss, Sample, check_choice, check_number
-from losses.geometry import counted, nearest_point, wide
+from losses.base import Sample, check_choice, check_number
+from losses.geometry import nearest_point, wide
+from losses.images import Images, TogetherLoss, side_by_side
 
 __all__ = ["PML"]
 
@@ -18,7 +19,7 @@ _KL_FLOOR = 1e-3
 """People per cell set below which the KL divergence is levelled off, see `PML`."""
 
 
-class PML(CrowdLoss):
+class PML(TogetherLoss):
     r"""Proximal mapping loss: each cell belongs to its nearest head, and each head is a problem of its own.
 
     Divide: X_j = {i : y_j is the head nearest to x_i}, ties to the lowest j. Conquer: with a the density on the n cells
@@ -109,34 +110,30 @@ class PML(CrowdLoss):
         self.divergence, self.cost, self.radius = divergence, cost, radius
         self.factor, self.fallback_count = factor, fallback_count
 
-    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
-        """Background and count of one image."""
-        density, total = sample.density, sample.density.sum()
-        if len(sample.points) == 0:
-            return self._empty(density)
-        terms = self._divide_and_conquer(sample)
+    def terms(self, images: Images) -> dict[str, Tensor]:
+        """Background and count of each image."""
+        terms = self._divide_and_conquer(images)
+        empty = self._empty(images.density)
         if self.official:
-            count = self._image_count(sample.points)
+            total, count = images.density.sum((1, 2)), self._image_count(images)
             low = {"background": torch.zeros_like(total), "count": (total - count * self.factor).abs()}
             # A choice among values, not a branch: a branch would make a GPU wait.
             terms = {name: torch.where(total <= self.factor, low[name], terms[name]) for name in terms}
-            empty = self._empty(density)
             terms = {name: torch.where(count < 1, empty[name], terms[name]) for name in terms}
-        return terms
+        return {name: images.where_people(terms[name], empty[name]) for name in terms}
 
-    def _divide_and_conquer(self, sample: Sample) -> dict[str, Tensor]:
-        """The closed form over the cell sets of an image with people."""
-        density = sample.density
-        owner, cost, cells = self._divide(sample)
+    def _divide_and_conquer(self, images: Images) -> dict[str, Tensor]:
+        """The closed form over the cell sets of images with people."""
+        owner, cost, cells = self._divide(images)
         # In the cost's precision: a running sum over thousands of cells would lose digits of float32.
-        flat = density.flatten().to(cost.dtype)
-        mass = cost.new_zeros(len(cells)).index_add(0, owner, flat)
+        flat = images.density.flatten(1).to(cost.dtype)
+        mass = _gathered(flat, owner, cells)
         if self.divergence == "kl":
-            terms = self._conquer_kl(flat, owner, cost, mass)
+            terms = self._conquer_kl(images, flat, owner, cost, mass)
         else:
-            count = self._count(mass - 1, self._weights(cells))
-            terms = {"background": (flat * _centred(cost, owner, cells)).sum(), "count": count}
-        return {name: term.to(density.dtype) for name, term in terms.items()}
+            count = images.only(self._count(mass - 1, self._weights(cells))).sum(1)
+            terms = {"background": (flat * _centred(cost, owner, cells)).sum(1), "count": count}
+        return {name: term.to(images.density.dtype) for name, term in terms.items()}
 
     def image_target(self, sample: Sample) -> Tensor:
         """The p* of every cell set: the gradient is tau_j (a - p*), or tau (1 - p* / a) for KL.
@@ -146,29 +143,28 @@ class PML(CrowdLoss):
         as one cell set with c the count of `fallback_count` and no cost: the error is spread evenly over the N cells,
         tau = N / |sum a - c factor|. An image that counts as empty asks for nobody.
         """
-        density, total, points = sample.density, sample.density.sum(), sample.points
-        count = self._image_count(points) if self.official else len(points)
+        density, total, images = sample.density, sample.density.sum(), side_by_side([sample])
+        count = self._image_count(images) if self.official else images.counts
         if count < 1:
             return torch.zeros_like(density)
         if self.official and total <= self.factor:
             return density + (count * self.factor - total) / density.numel()
-        owner, cost, cells = self._divide(sample)
-        flat = density.flatten().to(cost.dtype)
-        mass = cost.new_zeros(len(cells)).index_add(0, owner, flat)
+        owner, cost, cells = self._divide(images)
+        flat = images.density.flatten(1).to(cost.dtype)
         if self.divergence == "kl":
             moved = flat * torch.exp(-cost / self._kl_tau)
-            eta = cost.new_zeros(len(cells)).index_add(0, owner, moved)
-            target = moved / (eta + _KL_FLOOR)[owner]
+            target = moved / (_gathered(moved, owner, cells) + _KL_FLOOR).gather(1, owner)
         else:
-            excess = mass - 1
+            excess = _gathered(flat, owner, cells) - 1
             slack = excess.abs() if self.count_norm == "l1" else torch.ones_like(excess)  # tau_j = weight n / slack
             step = slack / (self._weights(cells) * cells.clamp(min=1))
-            target = flat - step[owner] * _centred(cost, owner, cells) - (excess / cells.clamp(min=1))[owner]
+            target = flat - step.gather(1, owner) * _centred(cost, owner, cells)
+            target = target - (excess / cells.clamp(min=1)).gather(1, owner)
         return target.to(density.dtype).view_as(density)
 
-    def _image_count(self, points: Tensor) -> Tensor:
-        """c, the count of an image by which the released code goes."""
-        return points.new_full((), len(points)) if self.fallback_count == "points" else points[:, 0].sum()
+    def _image_count(self, images: Images) -> Tensor:
+        """c, the count of each image by which the released code goes, (B,)."""
+        return images.counts if self.fallback_count == "points" else images.only(images.points[..., 0]).sum(1)
 
     @property
     def _kl_tau(self) -> float:
@@ -180,35 +176,41 @@ class PML(CrowdLoss):
         weight = torch.full_like(cells, self.count_weight)
         return weight if self.tau is None else weight * self.tau / cells.clamp(min=1)
 
-    def _divide(self, sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
-        """Owner (h w,) and cost (h w,) of each cell, and the number of cells of each point (n,)."""
-        stride, shape = sample.stride, (sample.density.shape[0], sample.density.shape[1])
+    def _divide(self, images: Images) -> tuple[Tensor, Tensor, Tensor]:
+        """Owner (B, h w) and cost (B, h w) of each cell, and the number of cells of each point (B, n)."""
+        stride, points = images.stride, wide(images.points)
         offset = (stride - 1) / (2 * stride) if self.official else 0.5
-        nearest = nearest_point(wide(sample.points), shape, stride, offset=offset)
-        owner, distance = nearest.owner.flatten(), nearest.distance.flatten()
-        reach = distance.new_zeros(len(sample.points)).scatter_reduce(0, owner, distance, "amax")
-        relative = distance / reach.clamp(min=self.radius)[owner]
+        nearest = nearest_point(points, images.cells, stride, offset=offset)
+        owner, distance = nearest.owner.flatten(1), nearest.distance.flatten(1)
+        nothing = torch.zeros_like(points[..., 0])
+        reach = nothing.scatter_reduce(1, owner, distance, "amax")
+        relative = distance / reach.clamp(min=self.radius).gather(1, owner)
         cost = relative.expm1() if self.cost == "exponential" else relative
-        cells = counted(owner, len(sample.points))
-        return owner, cost, cells.to(cost.dtype)
+        return owner, cost, nothing.scatter_add(1, owner, torch.ones_like(cost))
 
     def _count(self, excess: Tensor, weight: float | Tensor) -> Tensor:
-        """The count term of the L2 divergence, summed over points."""
+        """The count term of the L2 divergence, of every point."""
         norm = excess.abs() if self.count_norm == "l1" else excess.square() / 2
-        return (weight * norm).sum()
+        return weight * norm
 
-    def _conquer_kl(self, density: Tensor, owner: Tensor, cost: Tensor, mass: Tensor) -> dict[str, Tensor]:
+    def _conquer_kl(self, images: Images, flat: Tensor, owner: Tensor, cost: Tensor, mass: Tensor) -> dict[str, Tensor]:
         """The closed form of the KL divergence, summed over points."""
         tau = self._kl_tau
-        eta = torch.zeros_like(mass).index_add(0, owner, density * torch.exp(-cost / tau))
-        return {"background": -tau * (eta + _KL_FLOOR).log().sum(), "count": tau * (mass - 1).sum()}
+        eta = _gathered(flat * torch.exp(-cost / tau), owner, mass)
+        background = images.only((eta + _KL_FLOOR).log()).sum(1)
+        return {"background": -tau * background, "count": tau * images.only(mass - 1).sum(1)}
 
     def _empty(self, density: Tensor) -> dict[str, Tensor]:
         """No head, so no cell set: every unit of mass costs 1, and the count should be 0."""
-        return {"background": density.abs().sum(), "count": self._count(density.sum(), self.count_weight)}
+        return {"background": density.abs().sum((1, 2)), "count": self._count(density.sum((1, 2)), self.count_weight)}
+
+
+def _gathered(values: Tensor, owner: Tensor, like: Tensor) -> Tensor:
+    """The sum of the cells' values, (B, m), over the cells of each point, (B, n)."""
+    return torch.zeros_like(like).scatter_add(1, owner, values)
 
 
 def _centred(cost: Tensor, owner: Tensor, cells: Tensor) -> Tensor:
-    """The cost of each cell less the mean over its point's cells, (h w,)."""
-    mean = cost.new_zeros(len(cells)).index_add(0, owner, cost) / (cells + _EMPTY_CELL)
-    return cost - mean[owner]
+    """The cost of each cell less the mean over its point's cells, (B, m)."""
+    mean = _gathered(cost, owner, cells) / (cells + _EMPTY_CELL)
+    return cost - mean.gather(1, owner)

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import losses
 from losses import Prediction, Target, bl, geometry
 from losses import _together as together
+from losses.images import side_by_side
 from losses.transport import balanced, epsilon_schedule, floored_rounds, squared_distance
 from tests.contracts.crowd import ALL, inputs, predict, scatter
 from tests.references.naive_gl import potentials
@@ -156,9 +157,9 @@ def test_counts_by_tiles_are_those_by_factors_near_and_far(
     for look in (True, False):
         monkeypatch.setattr(bl, "free_to_look", lambda tensor, look=look: look)
         density = prediction.density.detach()[0, 0].requires_grad_()
-        sample = losses.base.samples(Prediction(far, density[None, None]), Target([points], (2000, 3000)))[0]
-        distance = geometry.nearest_point(points, shape, far).distance
-        people, rest = bl.expected_counts(sample, 64.0, distance, torch.full(shape, background, dtype=torch.float64))
+        images = side_by_side(losses.base.samples(Prediction(far, density[None, None]), Target([points], (2000, 3000))))
+        distance = geometry.nearest_point(images.points, shape, far).distance
+        people, rest = bl.expected_counts(images, 64.0, distance, torch.full_like(distance, background))
         weights = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
         found.append((people.detach(), rest.detach(), *torch.autograd.grad(people @ weights + 5 * rest, density)))
     for one, other in zip(*found, strict=True):

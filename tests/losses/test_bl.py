@@ -7,23 +7,25 @@ import torch
 
 import losses.bl as module
 from losses import BL, Prediction, Target, functional
-from losses.base import Sample, samples
+from losses.base import samples
 from losses.geometry import nearest_point
+from losses.images import Images, side_by_side
 
 FAR = torch.tensor([[10.0, 10.0], [14.0, 30.0], [20.0, 11.0]], dtype=torch.float64)
 """A corner of an image of 1600 x 2400 pixels: the far corner is 2800 pixels, 350 sigmas, away."""
 SIZE, STRIDE = (1600, 2400), 40
 
 
-def distances(loss: BL, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+def distances(loss: BL, images: Images) -> tuple[torch.Tensor, torch.Tensor]:
     """From each cell to its nearest head, and, squared, to its background dummy."""
-    distance = nearest_point(sample.points.double(), tuple(sample.density.shape), sample.stride).distance
-    return distance, loss._dummy(distance, sample.short_side.double())
+    distance = nearest_point(images.points.double(), images.cells, images.stride).distance
+    return distance, loss._dummy(distance, images)
 
 
 def counts(loss: BL, density: torch.Tensor, points: torch.Tensor, size: tuple[int, int], stride: int):
-    sample = samples(Prediction(stride, density=density[None, None]), Target([points], size))[0]
-    return module.expected_counts(sample, loss.sigma**2, *distances(loss, sample))
+    images = side_by_side(samples(Prediction(stride, density=density[None, None]), Target([points], size)))
+    people, background = module.expected_counts(images, loss.sigma**2, *distances(loss, images))
+    return people[0], background[0]
 
 
 def test_without_background_one_head_takes_all() -> None:
@@ -79,24 +81,26 @@ def test_paper_background_is_clamped() -> None:
     density = torch.zeros(1, 40, dtype=torch.float64)
     density[0, 10:] = 1.0
     point = torch.tensor([[4.0, 4.0]], dtype=torch.float64)
-    sample = samples(
-        Prediction(8, density=density[None, None]), Target([point], (8, 320), short_side=torch.tensor([200.0]))
-    )[0]
-    distance, squared = distances(BL(), sample)
-    dummy = squared[0]
+    images = side_by_side(
+        samples(Prediction(8, density=density[None, None]), Target([point], (8, 320), short_side=torch.tensor([200.0])))
+    )
+    distance, squared = distances(BL(), images)
+    dummy = squared[0, 0]
     torch.testing.assert_close(dummy[:4], torch.tensor([900.0, 484.0, 196.0, 36.0]).double())
     assert (dummy[4:] == 0).all()
-    assert module.expected_counts(sample, 64.0, distance, squared)[1].item() == pytest.approx(30)
+    assert module.expected_counts(images, 64.0, distance, squared)[1].item() == pytest.approx(30)
 
 
 def test_official_background_is_reciprocal() -> None:
-    sample = samples(
-        Prediction(8, density=torch.zeros(1, 1, 1, 3).double()),
-        Target([torch.tensor([[4.0, 4.0]]).double()], (8, 24), short_side=torch.tensor([100.0])),
-    )[0]
+    images = side_by_side(
+        samples(
+            Prediction(8, density=torch.zeros(1, 1, 1, 3).double()),
+            Target([torch.tensor([[4.0, 4.0]]).double()], (8, 24), short_side=torch.tensor([100.0])),
+        )
+    )
     expected = 100.0**2 / (torch.tensor([0.0, 64.0, 256.0]).double() + 1e-5)
-    torch.testing.assert_close(distances(BL(variant="official"), sample)[1][0], expected)
-    torch.testing.assert_close(distances(BL(variant="official", background_ratio=0.1), sample)[1][0], expected / 100)
+    torch.testing.assert_close(distances(BL(variant="official"), images)[1][0, 0], expected)
+    torch.testing.assert_close(distances(BL(variant="official", background_ratio=0.1), images)[1][0, 0], expected / 100)
 
 
 def test_visible_shares_are_the_targets() -> None:

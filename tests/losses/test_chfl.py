@@ -10,20 +10,21 @@ import torch
 
 from losses import ChfL, Prediction, Target, functional
 from losses.base import samples
+from losses.images import side_by_side
 
 DENSITY = torch.rand(16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 POINTS = torch.rand(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 128
 
 
-def sample(density: torch.Tensor, points: torch.Tensor, stride: int):
+def image(density: torch.Tensor, points: torch.Tensor, stride: int):
     size = (density.shape[0] * stride, density.shape[1] * stride)
-    return samples(Prediction(stride, density=density[None, None]), Target([points], size))[0]
+    return side_by_side(samples(Prediction(stride, density=density[None, None]), Target([points], size)))
 
 
 def test_the_density_spectrum_is_a_fourier_transform() -> None:
     """With frequencies 2 pi k / (16 s), k = -8..7, it is numpy's inverse FFT up to the half cell of the centres."""
     tick = 2 * math.pi / (16 * 8)
-    found = ChfL(steps=8, tick=tick)._density_spectrum(sample(DENSITY, POINTS, 8)).numpy()
+    found = ChfL(steps=8, tick=tick)._density_spectrum(image(DENSITY, POINTS, 8))[0].numpy()
     k = np.arange(-8, 8)
     shift = np.exp(1j * tick * 4 * (k[:, None] + k))
     expected = np.fft.fftshift(np.fft.ifft2(DENSITY.numpy()) * DENSITY.numel()) * shift
@@ -31,8 +32,8 @@ def test_the_density_spectrum_is_a_fourier_transform() -> None:
 
 
 def test_frequency_zero_is_the_count() -> None:
-    loss, one = ChfL(), sample(DENSITY, POINTS, 8)
-    difference = loss._density_spectrum(one) - loss._head_spectrum(one)
+    loss, one = ChfL(), image(DENSITY, POINTS, 8)
+    difference = (loss._density_spectrum(one) - loss._head_spectrum(one))[0]
     torch.testing.assert_close(difference[30, 30].real, DENSITY.sum() - 5)
     assert difference[30, 30].imag == 0
 
@@ -77,7 +78,7 @@ def test_gaussian_noise_is_the_variance_of_noisy_spectra() -> None:
     generator = torch.Generator().manual_seed(2)
     noise = 20 * torch.randn(40_000, 2, generator=generator, dtype=torch.float64)
     loss = ChfL(noise_std=20.0)
-    deviation = loss._deviation(torch.zeros((), dtype=torch.float64), 1)
+    (deviation,) = loss._deviation(torch.zeros((), dtype=torch.float64), torch.ones(1))
     for fy, fx in ((30, 33), (26, 30), (35, 28)):
         t = torch.tensor([fx - 30, fy - 30]).double() * 0.01
         wave = torch.exp(1j * (noise @ t))

@@ -8,28 +8,30 @@ import pytest
 import torch
 
 from losses import NoiseCC, Prediction, Target, functional
-from losses.base import Sample, samples
+from losses.base import samples
 from losses.geometry import nearest_point
+from losses.images import Images, side_by_side
 
 SIZE, STRIDE = (96, 112), 8
 HEADS = torch.tensor([[40.0, 50.0], [62.0, 44.0], [70.0, 70.0]], dtype=torch.float64)
 
 
-def sample(density: torch.Tensor | None = None, points: torch.Tensor = HEADS) -> Sample:
+def image(density: torch.Tensor | None = None, points: torch.Tensor = HEADS) -> Images:
     if density is None:
         density = torch.rand(12, 14, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return samples(Prediction(STRIDE, density=density[None, None]), Target([points], SIZE))[0]
+    return side_by_side(samples(Prediction(STRIDE, density=density[None, None]), Target([points], SIZE)))
 
 
-def moments(loss: NoiseCC, one: Sample):
+def moments(loss: NoiseCC, one: Images):
     distance = nearest_point(one.points, (12, 14), STRIDE).distance
-    return loss._moments(one, loss._dummy(distance, one.short_side))
+    return loss._moments(one, loss._dummy(distance, one))
 
 
 def test_moments_are_those_of_noisy_annotations() -> None:
     """20,000 noisy annotations of the same heads: mean, variance and correlation of the maps they draw."""
-    loss, one = NoiseCC(background=False), sample()
+    loss, one = NoiseCC(background=False), image()
     found = moments(loss, one)
+    chosen = found.chosen[0]
     generator = torch.Generator().manual_seed(1)
     noise = 8 * torch.randn(20_000, len(HEADS), 2, generator=generator, dtype=torch.float64)
     y, x = (torch.arange(n, dtype=torch.float64) * STRIDE + STRIDE / 2 for n in (12, 14))
@@ -43,28 +45,28 @@ def test_moments_are_those_of_noisy_annotations() -> None:
     torch.testing.assert_close(found.mean, mean, rtol=0, atol=0.02 * mean.max().item())
     variance = maps.var(0).view(12, 14) * factor**2
     torch.testing.assert_close(found.variance, variance, rtol=0, atol=0.04 * variance.max().item())
-    covariance = torch.cov(maps[:, found.chosen].T)
-    ours = loss._correlation(one, HEADS, found.chosen)
+    covariance = torch.cov(maps[:, chosen].T)
+    (ours,) = loss._correlation(one, one.points, 0, found.chosen)
     torch.testing.assert_close(ours, covariance, rtol=0, atol=0.05 * covariance.max().item())
 
 
 def test_the_mean_is_rescaled_to_the_count() -> None:
-    assert moments(NoiseCC(), sample()).mean.sum().item() == pytest.approx(3)
+    assert moments(NoiseCC(), image()).mean.sum().item() == pytest.approx(3)
 
 
 def test_cells_are_chosen_until_the_share_is_reached() -> None:
-    found = moments(NoiseCC(background=False, floor=1e-30), sample())
+    found = moments(NoiseCC(background=False, floor=1e-30), image())
     order = found.variance.flatten().sort(descending=True)
     shares = order.values.cumsum(0) / order.values.sum()
     expected = order.indices[: 1 + int((shares <= 0.6).sum())]
-    assert set(found.chosen.tolist()) == set(expected.tolist())
-    assert len(moments(NoiseCC(ratio=1.0), sample()).chosen) == 100
+    assert set(found.chosen[0].tolist()) == set(expected.tolist())
+    assert len(moments(NoiseCC(ratio=1.0), image()).chosen[0]) == 100
 
 
 def test_paper_loss_is_a_likelihood() -> None:
     """Zero at the mean, positive elsewhere, and the terms add up to the exact quadratic form."""
-    loss, one = NoiseCC(), sample()
-    mean = moments(loss, one).mean
+    loss, one = NoiseCC(), image()
+    (mean,) = moments(loss, one).mean
     at_mean = functional.noisecc(mean, HEADS, stride=STRIDE)
     assert at_mean.item() == pytest.approx(0, abs=1e-12)
     for seed in range(20):
@@ -74,20 +76,24 @@ def test_paper_loss_is_a_likelihood() -> None:
 
 def test_official_loss_is_unbounded_below() -> None:
     """Along one direction, over non-negative densities, the official loss falls without end; the paper's rises."""
-    loss, one = NoiseCC(variant="official"), sample()
+    loss, one = NoiseCC(variant="official"), image()
     found = moments(loss, one)
-    curvature = torch.diag(1 / found.variance.flatten()[found.chosen]) - loss._operator(one, found)
+    chosen = found.chosen[0]
+    curvature = torch.diag(1 / found.variance.flatten()[chosen]) - loss._operator(one, found)[0]
     values, vectors = torch.linalg.eigh((curvature + curvature.T) / 2)
     assert values[0] < 0
     direction = torch.zeros(12 * 14, dtype=torch.float64)
-    direction[found.chosen] = vectors[:, 0]
+    direction[chosen] = vectors[:, 0]
     # Non-negative directions only: shift by the smallest multiple of the flattest all-positive direction.
     positive = torch.zeros_like(direction)
-    positive[found.chosen] = vectors[:, values.abs().argmin()].abs()
-    needed = (-direction[found.chosen] / positive[found.chosen]).max()
+    positive[chosen] = vectors[:, values.abs().argmin()].abs()
+    needed = (-direction[chosen] / positive[chosen]).max()
     ray = (direction + needed * positive).clamp(min=0).view(12, 14)
     along = [
-        [functional.noisecc(found.mean + t * ray, HEADS, stride=STRIDE, variant=v).item() for t in (1.0, 10.0, 100.0)]
+        [
+            functional.noisecc(found.mean[0] + t * ray, HEADS, stride=STRIDE, variant=v).item()
+            for t in (1.0, 10.0, 100.0)
+        ]
         for v in ("official", "paper")
     ]
     assert along[0][0] > along[0][1] > along[0][2]
