@@ -3,6 +3,9 @@
 An accelerator is kept busy by few and large operations, and waits when it is asked for a number. So images are padded
 to the same number of points and solved side by side, for as many rounds as any of them may need; an image that has
 converged stays as it is. The mathematics is that of `losses.transport`, which goes image by image on the CPU.
+
+The rounds are written here in plain torch, for every device and dtype. `losses._choice` puts kernels of our own in
+their place where these run.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from losses._choice import Solver, chosen
 from losses.geometry import axis_gaussians
 from losses.transport import FLOOR, Potentials, epsilon_schedule, squared_distance, tiles
 
@@ -32,22 +36,8 @@ def floored_rounds(
 ) -> Tensor:
     """`transport.floored_rounds` of B images with points, their masses (B, h, w): the cells' duals (B, h, w)."""
     every, real = padded(points)
-    cells = (mass.shape[1], mass.shape[2])
-    factors = axis_gaussians(every.flatten(0, 1), cells, stride, reg / (2 * scale))
-    rows, columns = (factor.view(*real.shape, -1) * real.unsqueeze(2) for factor in factors)
-    a = 1 / real.sum(1, keepdim=True).to(mass.dtype)
-
-    def to_cells(u: Tensor) -> Tensor:
-        return rows.mT @ (u.unsqueeze(2) * columns)
-
-    v, spread = mass, to_cells(a.expand(real.shape))
-    stopped = mass.new_zeros((len(mass), 1, 1), dtype=torch.bool)
-    for done in range(1, iterations + 1):
-        next_v = mass / (spread + FLOOR)
-        next_spread = to_cells(a / (((rows @ next_v) * columns).sum(2) + FLOOR))
-        v, spread = torch.where(stopped, v, next_v), torch.where(stopped, spread, next_spread)
-        if done % 10 == 0:
-            stopped = stopped | ((mass - v * spread).square().sum((1, 2), keepdim=True) <= 1e-9)
+    solve = chosen(mass, _PLAIN).floored_rounds
+    v = solve(every, real, mass, stride, variance=reg / (2 * scale), iterations=iterations, tolerance=1e-9)
     return reg * (v + FLOOR).log()
 
 
@@ -64,8 +54,6 @@ def rounds(
 ) -> list[Potentials]:
     """`transport.balanced` of B images with points of equal mass, by POT's rounds in the log domain.
 
-    The marginal by which POT stops is had from the next round: sum_i P_ij = b_j exp((g_j - next g_j) / reg).
-
     Args:
         points: Of each image, (n, 2) as (x, y), pixels, n >= 1.
         mass: (B, h, w) non-negative masses of the cells, each image's summing to 1. Of an image without any mass all
@@ -80,22 +68,9 @@ def rounds(
         f (n,) and g (h w,) of each image.
     """
     every, real = padded(points)
-    cells = (mass.shape[1], mass.shape[2])
-    cost = squared_distance(every.flatten(0, 1), cells, stride).mul_(scale).view(*real.shape, -1)
-    count = real.sum(1, keepdim=True).to(mass.dtype)
-    b = mass.flatten(1)
-    log_a, log_b = torch.where(real, -count.log(), -math.inf), b.log()
-    f, g = torch.where(real, reg * count.log(), 0), torch.zeros_like(b)
-    stopped = torch.zeros_like(count, dtype=torch.bool)
-    for done in range(iterations):
-        next_g = _softmin(cost, log_a + f / reg, reg, dim=1)
-        if done % 10 == 1:
-            gap = torch.linalg.vector_norm(b * torch.expm1((g - next_g) / reg), dim=1, keepdim=True)
-            stopped = stopped | (gap < tolerance)
-        next_f = _softmin(cost, log_b + next_g / reg, reg, dim=2)
-        f, g = torch.where(stopped, f, next_f), torch.where(stopped, g, next_g)
-    g = _softmin(cost, log_a + f / reg, reg, dim=1)
-    there = (b > 0).any(1, keepdim=True)
+    solve = chosen(mass, _PLAIN).rounds
+    f, g = solve(every, real, mass, stride, reg=reg, scale=scale, iterations=iterations, tolerance=tolerance)
+    there = (mass.flatten(1) > 0).any(1, keepdim=True)
     f, g = torch.where(there, f, 0), torch.where(there, g, 0)
     return [Potentials(f[image, : len(some)], g[image]) for image, some in enumerate(points)]
 
@@ -120,24 +95,105 @@ def annealed(
     Returns:
         f (B, n) and g (B, m).
     """
+    steps = len(epsilon_schedule(most, end, ratio)) - 2
+    strengths = torch.stack([start, *(start * ratio**k for k in range(steps)), torch.full_like(start, end)])
+    due = strengths > end
+    due[0] = due[-1] = True  # between them are steps that not every start has
+    return chosen(cost, _PLAIN).annealed(cost, log_a, log_b, strengths, due, end, reach=reach)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In plain torch.
+
+
+def _floored_rounds(
+    points: Tensor,
+    real: Tensor,
+    mass: Tensor,
+    stride: int,
+    *,
+    variance: float,
+    iterations: int,
+    tolerance: float,
+) -> Tensor:
+    """The last v, (B, h, w), from padded points (B, n, 2)."""
+    cells = (mass.shape[1], mass.shape[2])
+    factors = axis_gaussians(points.flatten(0, 1), cells, stride, variance)
+    rows, columns = (factor.view(*real.shape, -1) * real.unsqueeze(2) for factor in factors)
+    a = 1 / real.sum(1, keepdim=True).to(mass.dtype)
+
+    def to_cells(u: Tensor) -> Tensor:
+        return rows.mT @ (u.unsqueeze(2) * columns)
+
+    v, spread = mass, to_cells(a.expand(real.shape))
+    stopped = mass.new_zeros((len(mass), 1, 1), dtype=torch.bool)
+    for done in range(1, iterations + 1):
+        next_v = mass / (spread + FLOOR)
+        next_spread = to_cells(a / (((rows @ next_v) * columns).sum(2) + FLOOR))
+        v, spread = torch.where(stopped, v, next_v), torch.where(stopped, spread, next_spread)
+        if done % 10 == 0:
+            stopped = stopped | ((mass - v * spread).square().sum((1, 2), keepdim=True) <= tolerance)
+    return v
+
+
+def _rounds(
+    points: Tensor,
+    real: Tensor,
+    mass: Tensor,
+    stride: int,
+    *,
+    reg: float,
+    scale: float,
+    iterations: int,
+    tolerance: float,
+) -> Potentials:
+    """Potentials f (B, n) and g (B, h w) from padded points (B, n, 2); without meaning for padding or without mass.
+
+    The marginal by which POT stops is had from the next round: sum_i P_ij = b_j exp((g_j - next g_j) / reg).
+    """
+    cells = (mass.shape[1], mass.shape[2])
+    cost = squared_distance(points.flatten(0, 1), cells, stride).mul_(scale).view(*real.shape, -1)
+    count = real.sum(1, keepdim=True).to(mass.dtype)
+    b = mass.flatten(1)
+    log_a, log_b = torch.where(real, -count.log(), -math.inf), b.log()
+    f, g = torch.where(real, reg * count.log(), 0), torch.zeros_like(b)
+    stopped = torch.zeros_like(count, dtype=torch.bool)
+    for done in range(iterations):
+        next_g = _softmin(cost, log_a + f / reg, reg, dim=1)
+        if done % 10 == 1:
+            gap = torch.linalg.vector_norm(b * torch.expm1((g - next_g) / reg), dim=1, keepdim=True)
+            stopped = stopped | (gap < tolerance)
+        next_f = _softmin(cost, log_b + next_g / reg, reg, dim=2)
+        f, g = torch.where(stopped, f, next_f), torch.where(stopped, g, next_g)
+    return Potentials(f, _softmin(cost, log_a + f / reg, reg, dim=1))
+
+
+def _annealed(
+    cost: Tensor, log_a: Tensor, log_b: Tensor, strengths: Tensor, due: Tensor, end: float, *, reach: float
+) -> Potentials:
+    """Potentials f (B, n) and g (B, m), after one step at the first strength, the averaged ones, and one at the end.
+
+    Args:
+        cost: (B, n, m).
+        log_a: (B, n).
+        log_b: (B, m).
+        strengths: (steps, B), float64, of the averaged steps.
+        due: (steps, B), which images take a step.
+        end: The last strength.
+        reach: See `annealed`.
+    """
 
     def step(f: Tensor, g: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         damping = 1 / (1 + eps / reach)
         next_f = _softmin(cost, log_b + g / eps, eps.unsqueeze(2), dim=2) * damping
         return next_f, _softmin(cost, log_a + f / eps, eps.unsqueeze(2), dim=1) * damping
 
-    steps = len(epsilon_schedule(most, end, ratio)) - 2
-    wanted = [start, *(start * ratio**k for k in range(steps)), torch.full_like(start, end)]
-    f, g = step(torch.zeros_like(log_a), torch.zeros_like(log_b), start.to(cost.dtype).unsqueeze(1))
-    for place, strength in enumerate(wanted):
-        eps = strength.to(cost.dtype).unsqueeze(1)
+    every = strengths.to(cost.dtype).unsqueeze(2)
+    f, g = step(torch.zeros_like(log_a), torch.zeros_like(log_b), every[0])
+    for eps, taken in zip(every, due.unsqueeze(2), strict=True):
         next_f, next_g = step(f, g, eps)
-        next_f, next_g = (f + next_f) / 2, (g + next_g) / 2
-        if 0 < place <= steps:  # steps that not every start has
-            due = (strength > end).unsqueeze(1)
-            next_f, next_g = torch.where(due, next_f, f), torch.where(due, next_g, g)
-        f, g = next_f, next_g
-    return Potentials(*step(f, g, torch.full_like(eps, end)))
+        f, g = torch.where(taken, (f + next_f) / 2, f), torch.where(taken, (g + next_g) / 2, g)
+    return Potentials(*step(f, g, torch.full_like(every[0], end)))
 
 
 def _softmin(cost: Tensor, weight: Tensor, reg: float | Tensor, *, dim: int) -> Tensor:
@@ -158,3 +214,7 @@ def _softmin(cost: Tensor, weight: Tensor, reg: float | Tensor, *, dim: int) -> 
         found.append(exponent.sub_(largest).exp_().sum(dim).log_().add_(largest.squeeze(dim)))
     whole = torch.cat(found, dim=1) if len(found) > 1 else found[0]
     return whole * -(reg.squeeze(2) if isinstance(reg, Tensor) else reg)
+
+
+_PLAIN = Solver(_rounds, _floored_rounds, _annealed)
+"""Every device and dtype."""
