@@ -11,39 +11,34 @@ their place where these run.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from losses._choice import Solver, chosen
 from losses.geometry import axis_gaussians
 from losses.transport import FLOOR, Potentials, epsilon_schedule, squared_distance, tiles
 
-__all__ = ["annealed", "floored_rounds", "padded", "rounds"]
-
-
-def padded(points: Sequence[Tensor], place: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Points of B images as (B, n, 2), filled up with (place, place), and which of them are real, (B, n)."""
-    real = pad_sequence([torch.ones_like(some[:, 0], dtype=torch.bool) for some in points], batch_first=True)
-    return pad_sequence(list(points), batch_first=True, padding_value=place), real
+__all__ = ["annealed", "floored_rounds", "rounds"]
 
 
 @torch.no_grad()
 def floored_rounds(
-    points: Sequence[Tensor], mass: Tensor, stride: int, *, reg: float, scale: float, iterations: int
+    points: Tensor, real: Tensor, mass: Tensor, stride: int, *, reg: float, scale: float, iterations: int
 ) -> Tensor:
-    """`transport.floored_rounds` of B images with points, their masses (B, h, w): the cells' duals (B, h, w)."""
-    every, real = padded(points)
+    """`transport.floored_rounds` of B images, their masses (B, h, w): the cells' duals (B, h, w).
+
+    Points and `real` as of `rounds`.
+    """
     solve = chosen(mass, _PLAIN).floored_rounds
-    v = solve(every, real, mass, stride, variance=reg / (2 * scale), iterations=iterations, tolerance=1e-9)
+    v = solve(points, real, mass, stride, variance=reg / (2 * scale), iterations=iterations, tolerance=1e-9)
     return reg * (v + FLOOR).log()
 
 
 @torch.no_grad()
 def rounds(
-    points: Sequence[Tensor],
+    points: Tensor,
+    real: Tensor,
     mass: Tensor,
     stride: int,
     *,
@@ -51,11 +46,12 @@ def rounds(
     scale: float,
     iterations: int,
     tolerance: float = 1e-9,
-) -> list[Potentials]:
+) -> Potentials:
     """`transport.balanced` of B images with points of equal mass, by POT's rounds in the log domain.
 
     Args:
-        points: Of each image, (n, 2) as (x, y), pixels, n >= 1.
+        points: (B, n, 2) as (x, y), pixels, n >= 1, finite.
+        real: (B, n), False for points that only fill up an image, True for one of each at least.
         mass: (B, h, w) non-negative masses of the cells, each image's summing to 1. Of an image without any mass all
             potentials are 0.
         stride: Pixels per cell.
@@ -65,21 +61,19 @@ def rounds(
         tolerance: Of the cells' marginal, in the 2-norm, at every tenth round [POT].
 
     Returns:
-        f (n,) and g (h w,) of each image.
+        f (B, n), 0 for filling points, and g (B, h w).
     """
-    every, real = padded(points)
     solve = chosen(mass, _PLAIN).rounds
-    f, g = solve(every, real, mass, stride, reg=reg, scale=scale, iterations=iterations, tolerance=tolerance)
+    f, g = solve(points, real, mass, stride, reg=reg, scale=scale, iterations=iterations, tolerance=tolerance)
     there = (mass.flatten(1) > 0).any(1, keepdim=True)
-    f, g = torch.where(there, f, 0), torch.where(there, g, 0)
-    return [Potentials(f[image, : len(some)], g[image]) for image, some in enumerate(points)]
+    return Potentials(torch.where(there & real, f, 0), torch.where(there, g, 0))
 
 
 @torch.no_grad()
 def annealed(
     cost: Tensor, log_a: Tensor, log_b: Tensor, start: Tensor, most: float, end: float, ratio: float, *, reach: float
 ) -> Potentials:
-    """`transport.annealed` of B images, each from a strength of its own by `transport.epsilon_schedule`.
+    """Potentials of unbalanced transport of B images, the strength of the entropy lowered from one of its own.
 
     Args:
         cost: (B, n, m).

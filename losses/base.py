@@ -77,7 +77,6 @@ class Sample(NamedTuple):
         spacing: (n,) mean distance to the three nearest heads of the whole image, or None where the caller gave none.
         batch_points: The points of *all* images of the batch, for the official losses that couple images; of all
             processes where the batch is dealt out.
-        solved: What a loss solved for all images of the batch at once, see `CrowdLoss.coupled`; None: nothing.
     """
 
     density: Tensor
@@ -88,7 +87,6 @@ class Sample(NamedTuple):
     short_side: Tensor
     spacing: Tensor | None
     batch_points: tuple[Tensor, ...]
-    solved: tuple[Tensor, ...] | None = None
 
 
 class CrowdLoss(nn.Module):
@@ -180,7 +178,7 @@ class CrowdLoss(nn.Module):
         return None
 
     def coupled(self, batch: list[Sample]) -> list[Sample]:
-        """The images with what they need to know of each other, or what is solved for all at once; else as they are."""
+        """The images with what they need to know of each other; as they are, unless a loss couples them."""
         return batch
 
     def reduce(self, name: str, values: Tensor) -> Tensor:

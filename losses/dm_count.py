@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from losses import _together as together
-from losses.base import CrowdLoss, Sample, check_choice, check_number
+from losses.base import Sample, check_choice, check_number
 from losses.geometry import dots, free_to_look
+from losses.images import Images, TogetherLoss
 from losses.parallel import processes
 from losses.transport import SOLVERS, balanced, floored_rounds, squared_distance
 
@@ -19,7 +20,7 @@ _EMPTY = 1e-6
 """Keeps the normalisation d / S finite on a map without mass [code]."""
 
 
-class DMCount(CrowdLoss):
+class DMCount(TogetherLoss):
     r"""Distribution matching for crowd counting (Wang et al., NeurIPS 2020).
 
     With S = sum(d), n points, z the dot map binned to cells, \(b = d / S\) and the uniform distribution a = 1/n on the
@@ -100,13 +101,16 @@ class DMCount(CrowdLoss):
         self.normalise = normalise
         self.solver = solver
 
-    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
-        """The terms count, ot and tv of one image."""
-        density, n = sample.density, len(sample.points)
-        total = density.sum()
-        zero = density.new_zeros(())
-        ot, tv = (zero, zero) if n == 0 else (self._transport(sample, total), self._variation(sample, total))
-        return {"count": (total - n).abs(), "ot": self.ot_weight * ot, "tv": self.tv_weight * tv}
+    def terms(self, images: Images) -> dict[str, Tensor]:
+        """The terms count, ot and tv of each image."""
+        total = images.density.sum((1, 2))
+        found = {"count": (total - images.counts).abs(), "ot": torch.zeros_like(total), "tv": torch.zeros_like(total)}
+        if images.deserted:
+            return found
+        ot, tv = self._official_ot(images) if self.official else self._paper_ot(images), self._variation(images)
+        found["ot"] = self.ot_weight * images.where_people(ot, 0)
+        found["tv"] = self.tv_weight * images.where_people(tv, 0)
+        return found
 
     def image_target(self, sample: Sample) -> Tensor:
         """The density's own shape with the right count, n d / S: the limit tau -> infinity of the KL divergence."""
@@ -118,74 +122,80 @@ class DMCount(CrowdLoss):
         summed = self.official and name == "ot"
         return processes() * values.sum() if summed else super().reduce(name, values)
 
-    def coupled(self, batch: list[Sample]) -> list[Sample]:
-        """On an accelerator, the potentials of all images at once; not by POT, which goes image by image."""
-        people = [sample for sample in batch if len(sample.points)]
-        if not people or free_to_look(people[0].density) or not (self.official or self.solver == "stabilised"):
-            return batch
-        points, stride = [sample.points for sample in people], people[0].stride
-        mass = torch.stack([self._share(sample.density.detach()) for sample in people])
-        reg, scale, rounds = self.reg, self._scale(people[0]), self.iterations
-        solved: Sequence[tuple[Tensor, ...]]
-        if self.official:
-            duals = together.floored_rounds(points, mass, stride, reg=reg, scale=scale, iterations=rounds)
-            solved = [(g,) for g in duals]
-        else:
-            solved = together.rounds(points, mass, stride, reg=reg, scale=scale, iterations=rounds)
-        own = iter(solved)
-        return [sample._replace(solved=next(own)) if len(sample.points) else sample for sample in batch]
-
-    def _scale(self, sample: Sample) -> float:
+    def _scale(self, images: Images) -> float:
         """The cost of a squared pixel."""
-        return (2 / max(sample.image_size)) ** 2 if self.normalise else 1.0
+        return (2 / max(images.image_size)) ** 2 if self.normalise else 1.0
 
     def _share(self, density: Tensor) -> Tensor:
-        """b, the share of the mass that each cell has."""
-        return density / (density.sum() + _EMPTY) if self.official else density / density.sum()
+        """b, the share of its image's mass that each cell has."""
+        total = density.sum((-2, -1), keepdim=True)
+        return density / (total + _EMPTY) if self.official else density / total
 
-    def _transport(self, sample: Sample, total: Tensor) -> Tensor:
-        """The transport term of an image with people."""
-        return self._official_ot(sample) if self.official else self._paper_ot(sample, total)
-
-    def _paper_ot(self, sample: Sample, total: Tensor) -> Tensor:
+    def _paper_ot(self, images: Images) -> Tensor:
         """<f, a> + <g, d / S>: the dual objective, the potentials constant."""
-        density = sample.density
-        f, g = self._potentials(sample) if sample.solved is None else sample.solved
-        return f.mean() + (g.view_as(density) * density).sum() / total.clamp(min=_EMPTY)
+        mean, g = self._potentials(images)
+        return mean + (g * images.density).sum((1, 2)) / images.density.sum((1, 2)).clamp(min=_EMPTY)
 
-    def _potentials(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """The potentials f (n,) and g of one image; both 0 where there is no mass."""
-        mass, scale = sample.density.detach(), self._scale(sample)
-        if free_to_look(mass) and not bool((mass > 0).any()):
-            return torch.zeros_like(sample.points[:, 0]), torch.zeros_like(mass)
+    @torch.no_grad()
+    def _potentials(self, images: Images) -> tuple[Tensor, Tensor]:
+        """The mean of f over the heads, (B,), and g (B, h, w); both 0 where there is no mass.
+
+        On an accelerator, of all images at once; not by POT's solvers, which go image by image.
+        """
+        density = images.density
+        if free_to_look(density) or self.solver != "stabilised":
+            each = [self._potentials_of(one.points, one.density, images) for one in images.samples]
+            return torch.stack([f.sum() / max(1, len(f)) for f, _ in each]), torch.stack([g for _, g in each])
+        points, real = images.only(images.points), images.taking_part
+        mass, stride = self._share(density), images.stride
+        reg, scale, rounds = self.reg, self._scale(images), self.iterations
+        f, g = together.rounds(points, real, mass, stride, reg=reg, scale=scale, iterations=rounds)
+        return f.sum(1) / real.sum(1), g.view_as(density)
+
+    def _potentials_of(self, points: Tensor, mass: Tensor, images: Images) -> tuple[Tensor, Tensor]:
+        """The potentials f (n,) and g (h, w) of one image."""
+        scale, stride = self._scale(images), images.stride
+        if len(points) == 0 or (free_to_look(mass) and not bool((mass > 0).any())):
+            return torch.zeros_like(points[:, 0]), torch.zeros_like(mass)
         b, cells = self._share(mass), (mass.shape[0], mass.shape[1])
-        if self.solver == "stabilised" and free_to_look(mass):
+        if self.solver == "stabilised":
             from losses._sinkhorn import planar  # compiled code: its library is loaded by who needs it
 
-            return planar(sample.points, b, sample.stride, reg=self.reg, scale=scale, iterations=self.iterations)
-        cost = squared_distance(sample.points, cells, sample.stride).mul_(scale)
+            return planar(points, b, stride, reg=self.reg, scale=scale, iterations=self.iterations)
+        cost = squared_distance(points, cells, stride).mul_(scale)
         a = cost.new_full((len(cost),), 1 / len(cost))
-        return balanced(cost, a, b.flatten(), solver=self.solver, reg=self.reg, iterations=self.iterations)
+        f, g = balanced(cost, a, b.flatten(), solver=self.solver, reg=self.reg, iterations=self.iterations)
+        return f, g.view_as(mass)
 
-    def _official_ot(self, sample: Sample) -> Tensor:
+    def _official_ot(self, images: Images) -> Tensor:
         """<gradient, d - const(d)>: zero, with the gradient of the released code."""
-        density = sample.density.detach()
-        total, scale = density.sum(), self._scale(sample)
-        if sample.solved is None:
-            mass, rounds = self._share(density), self.iterations
-            g = floored_rounds(sample.points, mass, sample.stride, reg=self.reg, scale=scale, iterations=rounds)
-        else:
-            (g,) = sample.solved
-        square = total.square() + 1e-8
-        gradient = total / square * g - (density * g).sum() / square
-        return (gradient * (sample.density - density)).sum()
+        held = images.density.detach()
+        square = held.sum((1, 2), keepdim=True).square() + 1e-8
+        g = self._official_duals(images)
+        gradient = held.sum((1, 2), keepdim=True) / square * g - (held * g).sum((1, 2), keepdim=True) / square
+        return (gradient * (images.density - held)).sum((1, 2))
 
-    def _variation(self, sample: Sample, total: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _official_duals(self, images: Images) -> Tensor:
+        """The cells' duals, (B, h, w)."""
+        mass, stride = self._share(images.density), images.stride
+        reg, scale, rounds = self.reg, self._scale(images), self.iterations
+        if not free_to_look(mass):
+            points, real = images.only(images.points), images.taking_part
+            return together.floored_rounds(points, real, mass, stride, reg=reg, scale=scale, iterations=rounds)
+        duals = torch.zeros_like(mass)
+        for image, one in enumerate(images.samples):
+            if len(one.points):
+                duals[image] = floored_rounds(one.points, mass[image], stride, reg=reg, scale=scale, iterations=rounds)
+        return duals
+
+    def _variation(self, images: Images) -> Tensor:
         """The number of people times the total variation between the normalised maps; official: twice that."""
-        density, n = sample.density, len(sample.points)
-        cells = (density.shape[0], density.shape[1])
+        density, n = images.density, images.counts.view(-1, 1, 1)
+        total, real = density.sum((1, 2), keepdim=True), images.real if images.filled else None
+        place: dict[str, Any] = {"stride": images.stride, "image_size": images.image_size, "real": real}
         if self.official:
-            gt = dots(sample.points, cells, sample.stride, sample.image_size, rounding="even")
-            return n * (density / (total + _EMPTY) - gt / (n + _EMPTY)).abs().sum()
-        gt = dots(sample.points, cells, sample.stride, sample.image_size)
-        return n / 2 * (density / total.clamp(min=_EMPTY) - gt / n).abs().sum()
+            gt = dots(images.points, images.cells, rounding="even", **place)
+            return (n * (density / (total + _EMPTY) - gt / (n + _EMPTY)).abs()).sum((1, 2))
+        gt = dots(images.points, images.cells, **place)
+        return (n / 2 * (density / total.clamp(min=_EMPTY) - gt / n.clamp(min=1)).abs()).sum((1, 2))

@@ -109,28 +109,35 @@ def dots(
     image_size: tuple[int, int],
     *,
     rounding: Literal["floor", "even"] = "floor",
+    real: Tensor | None = None,
 ) -> Tensor:
-    """Counts the points of every cell, shape (h, w): a dot map binned to the map's resolution.
+    """Counts the points of every cell, shape (..., h, w): a dot map binned to the map's resolution.
 
     Points outside the image go to its nearest pixel, so the map always sums to n.
 
     Args:
-        points: (n, 2) as (x, y), pixels.
+        points: (..., n, 2) as (x, y), pixels.
         cells: (h, w) of the map.
         stride: Pixels per cell.
         image_size: (H, W), pixels.
         rounding: "floor" takes the pixel that contains the point, since pixel c covers [c, c + 1) (ours). "even" rounds
             half to even, the pixel whose *index* is nearest [code: DM-Count, KDMG].
+        real: (..., n), False for points that are not counted. Default: all are.
     """
     pixel = points.floor() if rounding == "floor" else points.round()
-    column = (pixel[:, 0].clamp(0, image_size[1] - 1) / stride).long()
-    row = (pixel[:, 1].clamp(0, image_size[0] - 1) / stride).long()
-    return counted(row * cells[1] + column, cells[0] * cells[1]).to(points.dtype).view(cells)
+    column = (pixel[..., 0].clamp(0, image_size[1] - 1) / stride).long()
+    row = (pixel[..., 1].clamp(0, image_size[0] - 1) / stride).long()
+    found = counted(row * cells[1] + column, cells[0] * cells[1], real)
+    return found.to(points.dtype).view(*points.shape[:-2], *cells)
 
 
-def counted(index: Tensor, size: int) -> Tensor:
-    """How often each of 0, ..., size - 1 occurs in `index`, shape (size,): `bincount`, which makes a GPU wait."""
-    return index.new_zeros(size).scatter_add_(0, index, torch.ones_like(index))
+def counted(index: Tensor, size: int, real: Tensor | None = None) -> Tensor:
+    """How often each of 0, ..., size - 1 occurs in `index` (..., n), shape (..., size): no GPU waits for `bincount`.
+
+    Where `real` is False nothing is counted.
+    """
+    ones = torch.ones_like(index) if real is None else real.to(index.dtype)
+    return index.new_zeros(*index.shape[:-1], size).scatter_add_(-1, index, ones)
 
 
 def nearest_point(points: Tensor, cells: tuple[int, int], stride: int, *, offset: float = 0.5) -> Nearest:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from losses import _together as together
-from losses._together import padded
-from losses.base import CrowdLoss, Sample, check_choice, check_number
+from losses.base import Sample, check_choice, check_number
 from losses.geometry import cell_axis, free_to_look, wide
+from losses.images import Images, TogetherLoss, side_by_side
 from losses.parallel import processes
 from losses.transport import PLAN_FLOOR, DistanceCost, epsilon_schedule, tiles
 
@@ -28,16 +28,16 @@ _EMPTY = 1e-6
 
 
 class _Sums(NamedTuple):
-    """The potentials of an image, and sums over its plan per unit of density, K_ij = exp((f_i + g_j - C_ij) / blur).
+    """The potentials of images, and sums over their plans per unit of density, K_ij = exp((f_i + g_j - C_ij) / blur).
 
     Attributes:
-        f: (m,), of the cells.
-        g: (n,), of the points.
-        points: (n,), the sum over cells of K_ij d_i.
-        cells: (m,), the sum over points of K_ij.
-        pull: (m,), the derivative of the norm of `points` - 1 in the density.
-        slope: (m,), that of the entropy.
-        entropy: The mean over pairs of P log P.
+        f: (B, m), of the cells.
+        g: (B, n), of the points; -infinity of filling ones.
+        points: (B, n), the sum over cells of K_ij d_i.
+        cells: (B, m), the sum over points of K_ij.
+        pull: (B, m), the derivative of the norm of `points` - 1 in the density.
+        slope: (B, m), that of the entropy.
+        entropy: (B,), the mean over pairs of P log P.
     """
 
     f: Tensor
@@ -49,7 +49,7 @@ class _Sums(NamedTuple):
     entropy: Tensor
 
 
-class GL(CrowdLoss):
+class GL(TogetherLoss):
     r"""Generalised loss (Wan, Liu and Chan, CVPR 2021).
 
     Coordinates are divided by the size of the crop; d_i is the density of cell i, each point j has mass 1. With
@@ -128,76 +128,50 @@ class GL(CrowdLoss):
         self.pixel_norm = pixel_norm
         self.crop_size = crop_size
 
-    def image_terms(self, sample: Sample) -> dict[str, Tensor]:
-        """The terms emd, point, pixel and entropy of one image."""
-        density = sample.density.flatten()
-        if len(sample.points) == 0:
-            total = density.sum().abs()
-            return {"emd": total, "point": self.tau * total, "pixel": self.tau * total, "entropy": total * 0}
-        found, held = self._sums(sample), density.detach()
+    def terms(self, images: Images) -> dict[str, Tensor]:
+        """The terms emd, point, pixel and entropy of each image."""
+        density = images.density.flatten(1)
+        total, held = density.sum(1).abs(), density.detach()
+        empty = {"emd": total, "point": self.tau * total, "pixel": self.tau * total, "entropy": total * 0}
+        if images.deserted:
+            return empty
+        found = self._sums(images)
         change = density - held  # zero, with the gradient of the density
-        emd = (density * self._marginal(found.f)).sum() + self._marginal(found.g).sum()
-        point = _norm(found.points - 1, self.point_norm) + (change * found.pull).sum()
+        emd = (density * self._marginal(found.f)).sum(1) + images.only(self._marginal(found.g)).sum(1)
+        point = _norm(images.only(found.points - 1), self.point_norm) + (change * found.pull).sum(1)
         pixel = _norm(found.cells * held - density, self.pixel_norm)
-        entropy = found.entropy + (change * found.slope).sum()
-        return {"emd": emd, "point": self.tau * point, "pixel": self.tau * pixel, "entropy": self.blur * entropy}
+        entropy = found.entropy + (change * found.slope).sum(1)
+        terms = {"emd": emd, "point": self.tau * point, "pixel": self.tau * pixel, "entropy": self.blur * entropy}
+        return {name: images.where_people(values, empty[name]) for name, values in terms.items()}
 
     def image_target(self, sample: Sample) -> Tensor:
         """The cells' marginal of the unbalanced plan, which the pixel term regresses: mass that was transported."""
         if len(sample.points) == 0:
             return torch.zeros_like(sample.density)
-        return self._sums(sample).cells.view_as(sample.density) * sample.density.detach()
+        (moved,) = self._sums(side_by_side([sample])).cells
+        target: Tensor = moved.view_as(sample.density) * sample.density.detach()
+        return target
 
     def reduce(self, name: str, values: Tensor) -> Tensor:
         """The mean over images; the official entropy is summed."""
         summed = self.official and name == "entropy"
         return processes() * values.sum() if summed else super().reduce(name, values)
 
-    def coupled(self, batch: list[Sample]) -> list[Sample]:
-        """On an accelerator, the potentials of all images at once."""
-        people = [sample for sample in batch if len(sample.points)]
-        if not people or free_to_look(people[0].density):
-            return batch
-        # A filling point takes no part, but for the box around all points; there it must not stick out.
-        points, real = padded([sample.points for sample in people], min(people[0].image_size) / 2)
-        places, axes = self._places(points, people[0])
-        cost, diameter = self._cost_of(places, axes), _diameter(places, axes)
-        density = torch.stack([sample.density.detach().flatten() for sample in people])
-        # Points may be outside of the image, but hardly by more than its own size.
-        most = 2 * math.hypot(*people[0].image_size) / (self.crop_size or max(people[0].image_size))
-        g, f = together.annealed(
-            cost,
-            torch.where(real, 0.0, -math.inf).to(cost.dtype),
-            self._log_mass(density),
-            diameter.clamp(min=self.blur),
-            max(most, self.blur),
-            self.blur,
-            self.scaling,
-            reach=self.reach,
-        )
-        own = iter(zip(cost, g, f, strict=True))
-        return [self._solved(sample, *next(own)) if len(sample.points) else sample for sample in batch]
-
-    @staticmethod
-    def _solved(sample: Sample, cost: Tensor, g: Tensor, f: Tensor) -> Sample:
-        """An image with its own part of the solution."""
-        count = len(sample.points)
-        return sample._replace(solved=(cost[:count], g[:count], f))
-
     @torch.no_grad()
-    def _sums(self, sample: Sample) -> _Sums:
-        """The potentials of an image with people, and the sums over its plan."""
-        return self._sums_here(sample) if sample.solved is None else self._sums_of(sample.density, *sample.solved)
+    def _sums(self, images: Images) -> _Sums:
+        """The potentials, and the sums over the plans."""
+        return self._sums_here(images) if free_to_look(images.density) else self._sums_at_once(images)
 
-    def _sums_here(self, sample: Sample) -> _Sums:
-        """On the CPU, without a matrix."""
+    def _sums_here(self, images: Images) -> _Sums:
+        """On the CPU, of one image with people, without a matrix."""
         from losses._unbalanced import Duals, Plane  # compiled code: its library is loaded by who needs it
 
-        points, axes = self._places(sample.points, sample)
-        density, most = sample.density.detach(), _diameter(points, axes)
-        schedule = epsilon_schedule(max(float(most), self.blur), self.blur, self.scaling)
+        points, axes = self._places(images, images.points)
+        (density,) = images.density.detach()
+        strongest = float(_diameter(points, axes))
+        schedule = epsilon_schedule(max(strongest, self.blur), self.blur, self.scaling)
         log_mass = self._log_mass(density.flatten()).view_as(density)
-        plane = Plane(points.numpy(), (axes[0].numpy(), axes[1].numpy()), _COSTS[self.cost])
+        plane = Plane(points[0].numpy(), (axes[0].numpy(), axes[1].numpy()), _COSTS[self.cost])
         solved = plane.solve(log_mass.numpy(), schedule, self.reach)
         # The plan is that of the potentials as they are returned, in the dtype of the density.
         g, f = (torch.from_numpy(side).to(density) for side in solved)
@@ -206,40 +180,67 @@ class GL(CrowdLoss):
         weights = _norm_slope(torch.from_numpy(reached) - 1, self.point_norm).numpy()
         entropy, slopes, pulls = plane.entropy(duals, weights, masses, self.blur)
         pairs = g.numel() * f.numel()
-        received, cells, pull, slope = (
-            torch.from_numpy(part).to(density).flatten() for part in (reached, moved, pulls, slopes / pairs)
-        )
-        return _Sums(f.flatten(), g, received, cells, pull, slope, density.new_tensor(entropy / pairs))
+        found = (reached, moved, pulls, slopes / pairs)
+        received, cells, pull, slope = (torch.from_numpy(part).to(density).reshape(1, -1) for part in found)
+        mean = density.new_full((1,), entropy / pairs)
+        return _Sums(f.view(1, -1), g.view(1, -1), received, cells, pull, slope, mean)
 
-    def _sums_of(self, density: Tensor, cost: Tensor, g: Tensor, f: Tensor) -> _Sums:
-        """On an accelerator, from the cost (n, h * w) and the potentials of points (n,) and cells (h * w,)."""
-        masses = density.detach().flatten()
-        total, cells, slope = cost.new_zeros(()), torch.empty_like(masses), torch.empty_like(masses)
-        received, pull = torch.zeros_like(g), torch.empty_like(masses)
-        parts = tiles(len(masses), len(g), cost)
+    def _sums_at_once(self, images: Images) -> _Sums:
+        """On an accelerator, of all images from the matrices of their costs."""
+        # A filling point takes no part, but for the box around all points; there it must not stick out.
+        points, axes = self._places(images, images.only(images.points, min(images.image_size) / 2))
+        cost, strongest = self._cost_of(points, axes), _diameter(points, axes)
+        density = images.density.detach().flatten(1)
+        # Points may be outside of the image, but hardly by more than its own size.
+        most = 2 * math.hypot(*images.image_size) / (self.crop_size or max(images.image_size))
+        g, f = together.annealed(
+            cost,
+            torch.where(images.taking_part, 0.0, -math.inf).to(cost.dtype),
+            self._log_mass(density),
+            strongest.clamp(min=self.blur),
+            max(most, self.blur),
+            self.blur,
+            self.scaling,
+            reach=self.reach,
+        )
+        return self._sums_of(images, density, cost, images.only(g, -math.inf), f)
+
+    def _sums_of(self, images: Images, density: Tensor, cost: Tensor, g: Tensor, f: Tensor) -> _Sums:
+        """The sums over plans of densities (B, m), from costs (B, n, m) and potentials (B, n), (B, m)."""
+        received, total = torch.zeros_like(g), torch.zeros_like(g[:, 0])
+        parts = tiles(cost.shape[2], cost.shape[0] * cost.shape[1], cost)
 
         def kernel(part: slice) -> Tensor:
-            return (g.unsqueeze(1) + f[part] - cost[:, part]).div_(self.blur).exp_()
+            return (g.unsqueeze(2) + f[:, None, part] - cost[:, :, part]).div_(self.blur).exp_()
 
+        cells, slope, pull = [], [], []
         for part in parts:
             entries = kernel(part)
-            received += entries @ masses[part]
-            cells[part] = entries.sum(0)
-            plan = (entries * masses[part]).add_(PLAN_FLOOR)
+            received += (entries @ density[:, part].unsqueeze(2)).squeeze(2)
+            cells.append(entries.sum(1))
+            plan = (entries * density[:, None, part]).add_(PLAN_FLOOR)
             logs = plan.log()
-            total += (plan * logs).sum()
-            slope[part] = (logs.add_(1) * entries).sum(0)
-        weights = _norm_slope(received - 1, self.point_norm)
+            total += images.only((plan * logs).sum(2)).sum(1)
+            slope.append((logs.add_(1) * entries).sum(1))
+        weights = images.only(_norm_slope(received - 1, self.point_norm)).unsqueeze(1)
         for part in parts:
-            pull[part] = weights @ kernel(part)
-        return _Sums(f, g, received, cells, pull, slope / cost.numel(), total / cost.numel())
+            pull.append((weights @ kernel(part)).squeeze(1))
+        pairs = images.counts.clamp(min=1) * cost.shape[2]
+        return _Sums(
+            f=f,
+            g=g,
+            points=received,
+            cells=torch.cat(cells, 1),
+            pull=torch.cat(pull, 1),
+            slope=torch.cat(slope, 1) / pairs.unsqueeze(1),
+            entropy=total / pairs,
+        )
 
-    def _places(self, points: Tensor, sample: Sample) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Points (..., n, 2) and the axes of the cells, y (h,) and x (w,), in crop units."""
-        size = self.crop_size or max(sample.image_size)
+    def _places(self, images: Images, points: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Points (B, n, 2) and the axes of the cells, y (h,) and x (w,), in crop units."""
+        size = self.crop_size or max(images.image_size)
         offset = 1.0 if self.official else 0.5
-        h, w = sample.density.shape
-        rows, columns = (cell_axis(count, sample.stride, points, offset=offset) / size for count in (h, w))
+        rows, columns = (cell_axis(count, images.stride, points, offset=offset) / size for count in images.cells)
         return points / size, (rows, columns)
 
     def _cost_of(self, points: Tensor, axes: tuple[Tensor, Tensor]) -> Tensor:
@@ -272,8 +273,8 @@ def _diameter(points: Tensor, axes: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _norm(difference: Tensor, norm: str) -> Tensor:
-    """The 1-norm, or the square of the 2-norm."""
-    return difference.abs().sum() if norm == "l1" else difference.square().sum()
+    """The 1-norm, or the square of the 2-norm, along the last dimension."""
+    return difference.abs().sum(-1) if norm == "l1" else difference.square().sum(-1)
 
 
 def _norm_slope(difference: Tensor, norm: str) -> Tensor:

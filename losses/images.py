@@ -58,6 +58,16 @@ class Images(NamedTuple):
         return self.real.sum(1, dtype=self.density.dtype)
 
     @property
+    def taking_part(self) -> Tensor:
+        """(B, n): `real`, and everybody where nobody is real, for what is not defined without heads."""
+        return self.real | ~self.real.any(1, keepdim=True)
+
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody is in any of the images."""
+        return not any(len(sample.points) for sample in self.samples)
+
+    @property
     def short_side(self) -> Tensor:
         """(B,) shorter side of the whole image, pixels."""
         return torch.stack([sample.short_side for sample in self.samples])
@@ -76,11 +86,11 @@ class Images(NamedTuple):
         whole = pad_sequence(list(values), batch_first=True)
         return whole if whole.shape[1] else self.real.new_zeros(self.real.shape, dtype=whole.dtype)
 
-    def only(self, values: Tensor) -> Tensor:
-        """Values of heads, (B, n, ...), with 0 for filling ones."""
+    def only(self, values: Tensor, filling: float = 0.0) -> Tensor:
+        """Values of heads, (B, n, ...), with another value for filling ones."""
         if not self.filled:
             return values
-        return torch.where(self.real.view(*self.real.shape, *[1] * (values.dim() - 2)), values, 0)
+        return torch.where(self.real.view(*self.real.shape, *[1] * (values.dim() - 2)), values, filling)
 
 
 def side_by_side(batch: Sequence[Sample]) -> Images:

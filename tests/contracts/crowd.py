@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 import losses
 from losses import Prediction, Target
+from losses import _together as together
 from losses.p2p import anchors
+from losses.transport import Potentials
 
 ALL = [(name, variant) for name in losses.names() for variant in ("paper", "official")]
 DENSITY = [(name, variant) for name, variant in ALL if losses.load(name).reads == "density"]
@@ -66,3 +70,20 @@ def score(name: str, variant: str, prediction: Prediction, points: list[Tensor],
     # The official P2P does not read the proposals' places after the matching.
     gradients = torch.autograd.grad(out["loss"], list(tensors.values()), allow_unused=True)
     return out, {k: g for k, g in zip(tensors, gradients, strict=True) if g is not None}
+
+
+def padded(points: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Points of several images as (B, n, 2), and which of them are real, (B, n)."""
+    real = pad_sequence([torch.ones(len(some), dtype=torch.bool) for some in points], batch_first=True)
+    return pad_sequence(list(points), batch_first=True), real
+
+
+def rounds(points: Sequence[Tensor], mass: Tensor, stride: int, **settings: Any) -> list[Potentials]:
+    """What `_together.rounds` finds for each image."""
+    f, g = together.rounds(*padded(points), mass, stride, **settings)
+    return [Potentials(f[image, : len(some)], g[image]) for image, some in enumerate(points)]
+
+
+def floored_rounds(points: Sequence[Tensor], mass: Tensor, stride: int, **settings: Any) -> Tensor:
+    """What `_together.floored_rounds` finds for all images."""
+    return together.floored_rounds(*padded(points), mass, stride, **settings)

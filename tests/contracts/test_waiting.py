@@ -21,6 +21,7 @@ from losses import Prediction, Target, bl, geometry
 from losses import _together as together
 from losses.images import side_by_side
 from losses.transport import balanced, epsilon_schedule, floored_rounds, squared_distance
+from tests.contracts import crowd as crowds
 from tests.contracts.crowd import ALL, inputs, predict, scatter
 from tests.references.naive_gl import potentials
 
@@ -109,7 +110,7 @@ def test_rounds_together_stop_where_pots_do(iterations: int, monkeypatch: pytest
     points = [scatter(count, SIZE, torch.float64, seed=count) for count in (9, 1, 30)]
     mass = torch.rand(3, 8, 12, generator=generator, dtype=torch.float64).clamp(min=0.3) - 0.3
     mass = mass / mass.sum((1, 2), keepdim=True)
-    found = together.rounds(points, mass, 8, reg=100.0, scale=1.0, iterations=iterations)
+    found = crowds.rounds(points, mass, 8, reg=100.0, scale=1.0, iterations=iterations)
     for image, some in enumerate(points):
         cost, a = squared_distance(some, (8, 12), 8), torch.full((len(some),), 1 / len(some), dtype=torch.float64)
         one = balanced(cost, a, mass[image].flatten(), solver="pot", reg=100.0, iterations=iterations)
@@ -122,7 +123,7 @@ def test_images_without_mass_have_no_potentials() -> None:
     mass = torch.zeros(2, 8, 12, dtype=torch.float64)
     mass[1, 3, 4] = 1
     for mass_ in (mass, mass.clone().fill_(torch.nan).index_copy_(0, torch.tensor([1]), mass[1:])):
-        empty, other = together.rounds(points, mass_, 8, reg=10.0, scale=1.0, iterations=5)
+        empty, other = crowds.rounds(points, mass_, 8, reg=10.0, scale=1.0, iterations=5)
         assert not empty.f.any()
         assert not empty.g.any()
         assert torch.isfinite(other.g).all()
@@ -136,7 +137,7 @@ def test_floored_rounds_together_are_those_of_each(iterations: int, reg: float) 
     points = [scatter(count, SIZE, torch.float64, seed=count) for count in (9, 1, 30)]
     mass = torch.rand(3, 8, 12, generator=generator, dtype=torch.float64).clamp(min=0.3) - 0.3
     mass = mass / mass.sum((1, 2), keepdim=True)
-    found = together.floored_rounds(points, mass, 8, reg=reg, scale=1.0, iterations=iterations)
+    found = crowds.floored_rounds(points, mass, 8, reg=reg, scale=1.0, iterations=iterations)
     for image, some in enumerate(points):
         one = floored_rounds(some, mass[image], 8, reg=reg, scale=1.0, iterations=iterations)
         torch.testing.assert_close(found[image], one, rtol=1e-9, atol=1e-9 * reg)

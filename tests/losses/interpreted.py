@@ -23,6 +23,7 @@ from losses import Target, _choice, _fused, transport
 from losses import _together as together
 from losses.geometry import cell_centres
 from losses.transport import squared_distance
+from tests.contracts import crowd as crowds
 from tests.contracts.crowd import inputs, predict, scatter
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run by tests/losses/test_fused.py"
@@ -166,10 +167,10 @@ def test_rounds_are_pots(stride: int, reg: float, scale: float, spread: float) -
     """Padding, one person, empty cells, blocks that the sides do not fill; the tiles that a GPU gets."""
     points, mass = crowd(5, 1, 30, spread=spread), masses(3, (8, 12))
     points = [some * (stride / 8) for some in points]
-    found = together.rounds(points, mass, stride, reg=reg, scale=scale, iterations=6)
+    found = crowds.rounds(points, mass, stride, reg=reg, scale=scale, iterations=6)
     pots = by_pot(points, mass, stride, reg, scale, 6, 1e-9)
     plain = together._PLAIN.rounds(
-        *together.padded([some.double() for some in points]), mass.double(), stride,
+        *crowds.padded([some.double() for some in points]), mass.double(), stride,
         reg=reg, scale=scale, iterations=6, tolerance=1e-9,
     )  # fmt: skip
     for image, (f, g, largest) in enumerate(pots):
@@ -187,7 +188,7 @@ def test_rounds_of_one_image_stop_before_anothers() -> None:
     early = [float((stopped[0] - went_on[0]).abs().max()) for stopped, went_on in zip(stopping, going, strict=True)]
     assert early[0] == 0, "one that does not stop"
     assert early[2] > 10, "one that does, as can be seen"
-    found = together.rounds(points, mass, 8, reg=200.0, scale=1.0, iterations=24, tolerance=3e-3)
+    found = crowds.rounds(points, mass, 8, reg=200.0, scale=1.0, iterations=24, tolerance=3e-3)
     for image, (f, g, largest) in enumerate(stopping):
         near(found[image].f, f, largest)
         near(found[image].g, g, largest)
@@ -198,7 +199,7 @@ def test_rounds_of_one_image_stop_before_anothers() -> None:
 def test_rounds_without_mass_have_no_potentials(nothing: float) -> None:
     points, mass = crowd(9, 3, 4), masses(3, (8, 12))
     mass[1] = nothing
-    found = together.rounds(points, mass, 8, reg=10.0, scale=1.0, iterations=3)
+    found = crowds.rounds(points, mass, 8, reg=10.0, scale=1.0, iterations=3)
     assert not found[1].f.any()
     assert not found[1].g.any()
     pots = by_pot([points[0], points[2]], mass[[0, 2]], 8, 10.0, 1.0, 3, 0.0)
@@ -211,7 +212,7 @@ def test_rounds_without_mass_have_no_potentials(nothing: float) -> None:
 @pytest.mark.parametrize(("n", "cells"), [(1, (1, 1)), (300, (1, 3)), (1, (40, 41))])
 def test_rounds_of_extreme_shapes(n: int, cells: tuple[int, int]) -> None:
     points, mass = crowd(n, size=(cells[0] * 8, cells[1] * 8)), masses(1, cells, empty=0.0)
-    found = together.rounds(points, mass, 8, reg=10.0, scale=1.0, iterations=2)
+    found = crowds.rounds(points, mass, 8, reg=10.0, scale=1.0, iterations=2)
     ((f, g, largest),) = by_pot(points, mass, 8, 10.0, 1.0, 2, 1e-9)
     near(found[0].f, f, largest)
     near(found[0].g, g, largest)
@@ -223,11 +224,11 @@ def test_rounds_of_masses_that_lie_otherwise_in_memory() -> None:
     other = mass.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     assert other.stride() != mass.stride()
     for one, two in zip(
-        *(together.rounds(points, some, 8, reg=10.0, scale=1.0, iterations=2) for some in (mass, other)), strict=True
+        *(crowds.rounds(points, some, 8, reg=10.0, scale=1.0, iterations=2) for some in (mass, other)), strict=True
     ):
         assert torch.equal(one.f, two.f)
         assert torch.equal(one.g, two.g)
-    one, two = (together.floored_rounds(points, some, 8, reg=10.0, scale=1.0, iterations=2) for some in (mass, other))
+    one, two = (crowds.floored_rounds(points, some, 8, reg=10.0, scale=1.0, iterations=2) for some in (mass, other))
     assert torch.equal(one, two)
 
 
@@ -253,7 +254,7 @@ def by_formula(points: Tensor, mass: Tensor, stride: int, reg: float, rounds: in
 def test_floored_rounds_are_the_released_ones(iterations: int, spread: float) -> None:
     """The tiles that a GPU gets; with people beside the map, most of the kernel underflows."""
     points, mass = crowd(5, 1, 30, spread=spread), masses(3, (8, 12))
-    found = together.floored_rounds(points, mass, 8, reg=10.0, scale=1.0, iterations=iterations)
+    found = crowds.floored_rounds(points, mass, 8, reg=10.0, scale=1.0, iterations=iterations)
     for image, some in enumerate(points):
         expected, _ = by_formula(some, mass[image], 8, 10.0, iterations, 1e-9)
         near(found[image], expected)
@@ -266,7 +267,7 @@ def test_floored_rounds_are_the_released_ones(iterations: int, spread: float) ->
 @pytest.mark.usefixtures("unchecked", "wide")
 def test_floored_rounds_stop_each_at_its_own() -> None:
     points, mass = crowd(3, 1, 20), masses(3, (8, 12))
-    found = together.floored_rounds(points, mass, 8, reg=1e3, scale=1.0, iterations=23)
+    found = crowds.floored_rounds(points, mass, 8, reg=1e3, scale=1.0, iterations=23)
     made = []
     for image, some in enumerate(points):
         expected, done = by_formula(some, mass[image], 8, 1e3, 23, 1e-9)
@@ -279,7 +280,7 @@ def test_floored_rounds_stop_each_at_its_own() -> None:
 def test_floored_rounds_without_mass_are_the_floor() -> None:
     mass = masses(2, (8, 12))
     mass[0] = 0
-    found = together.floored_rounds(crowd(4, 3), mass, 8, reg=10.0, scale=1.0, iterations=11)
+    found = crowds.floored_rounds(crowd(4, 3), mass, 8, reg=10.0, scale=1.0, iterations=11)
     near(found[0], torch.full((8, 12), 10 * math.log(1e-16)))
     assert torch.isfinite(found).all()
 

@@ -20,6 +20,7 @@ import losses
 from losses import Target, _choice
 from losses import _together as together
 from losses.transport import Potentials
+from tests.contracts import crowd as crowds
 from tests.contracts.crowd import inputs, predict, scatter
 
 triton = pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
@@ -189,7 +190,7 @@ def ask() -> Any:
     """A small problem, by whatever way is chosen."""
     points = [scatter(count, (64, 96), seed=count) for count in (4, 2)]
     mass = torch.full((2, 8, 12), 1 / 96)
-    return together.rounds(points, mass, 8, reg=100.0, scale=1.0, iterations=3)
+    return crowds.rounds(points, mass, 8, reg=100.0, scale=1.0, iterations=3)
 
 
 def same(found: Any, expected: Any) -> None:
