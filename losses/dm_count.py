@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from losses import _together as together
 from losses.base import Sample, check_choice, check_number
 from losses.geometry import dots, free_to_look
 from losses.images import Images, TogetherLoss
 from losses.parallel import processes
-from losses.transport import SOLVERS, balanced, floored_rounds, squared_distance
+from losses.transport import SOLVERS, balanced, floored_rounds, squared_distance, together
 
 __all__ = ["DMCount"]
 
@@ -159,7 +158,7 @@ class DMCount(TogetherLoss):
             return torch.zeros_like(points[:, 0]), torch.zeros_like(mass)
         b, cells = self._share(mass), (mass.shape[0], mass.shape[1])
         if self.solver == "stabilised":
-            from losses._sinkhorn import planar  # compiled code: its library is loaded by who needs it
+            from losses.transport.planar import planar  # compiled code: its library is loaded by who needs it
 
             return planar(points, b, stride, reg=self.reg, scale=scale, iterations=self.iterations)
         cost = squared_distance(points, cells, stride).mul_(scale)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from losses import _together as together
 from losses.base import Sample, check_choice, check_number
 from losses.geometry import cell_axis, free_to_look, wide
 from losses.images import Images, TogetherLoss, side_by_side
 from losses.parallel import processes
-from losses.transport import PLAN_FLOOR, DistanceCost, epsilon_schedule, tiles
+from losses.transport import PLAN_FLOOR, DistanceCost, epsilon_schedule, together
+from losses.transport.dense import tiles
 
 __all__ = ["GL"]
 
@@ -164,7 +164,7 @@ class GL(TogetherLoss):
 
     def _sums_here(self, images: Images) -> _Sums:
         """On the CPU, of one image with people, without a matrix."""
-        from losses._unbalanced import Duals, Plane  # compiled code: its library is loaded by who needs it
+        from losses.transport.unbalanced import Duals, Plane  # compiled code: its library is loaded by who needs it
 
         points, axes = self._places(images, images.points)
         (density,) = images.density.detach()
@@ -244,7 +244,7 @@ class GL(TogetherLoss):
         return points / size, (rows, columns)
 
     def _cost_of(self, points: Tensor, axes: tuple[Tensor, Tensor]) -> Tensor:
-        """The cost of all pairs, (..., n, h * w); what `losses._unbalanced` makes as it goes."""
+        """The cost of all pairs, (..., n, h * w); what `losses.transport.unbalanced` makes as it goes."""
         (slope, offset, least, most), (ys, xs) = _COSTS[self.cost], axes
         dy = ys - points[..., 1:2]
         dx = xs - points[..., 0:1]

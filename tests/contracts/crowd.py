@@ -11,9 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 import losses
 from losses import Prediction, Target
-from losses import _together as together
 from losses.p2p import anchors
-from losses.transport import Potentials
+from losses.transport import Potentials, together
 
 ALL = [(name, variant) for name in losses.names() for variant in ("paper", "official")]
 DENSITY = [(name, variant) for name, variant in ALL if losses.load(name).reads == "density"]

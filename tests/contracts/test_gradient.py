@@ -64,7 +64,7 @@ def test_exact_gradients_of_options(params: dict[str, object]) -> None:
 
 def test_dm_count_with_its_potentials_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Declared: "its gradient is that with the potentials held constant"."""
-    import losses._sinkhorn as module
+    import losses.transport.planar as module
 
     solve, solved = module.planar, []
 
@@ -80,7 +80,7 @@ def test_dm_count_with_its_potentials_held(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("variant", ["paper", "official"])
 def test_gl_with_its_potentials_held(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Declared: potentials constant, and in the pixel term also the plan: so pixel is left out by tau = 0."""
-    from losses._unbalanced import Plane
+    from losses.transport.unbalanced import Plane
 
     solve, solved = Plane.solve, []
 

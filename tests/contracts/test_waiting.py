@@ -18,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import losses
 from losses import Prediction, Target, bl, geometry
-from losses import _together as together
 from losses.images import side_by_side
-from losses.transport import balanced, epsilon_schedule, floored_rounds, squared_distance
+from losses.transport import balanced, epsilon_schedule, floored_rounds, squared_distance, together
 from tests.contracts import crowd as crowds
 from tests.contracts.crowd import ALL, inputs, predict, scatter
 from tests.references.naive_gl import potentials

@@ -19,10 +19,9 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 import losses
-from losses import Target, _choice, _fused, transport
-from losses import _together as together
+from losses import Target, transport
 from losses.geometry import cell_centres
-from losses.transport import squared_distance
+from losses.transport import choice, fused, squared_distance, together
 from tests.contracts import crowd as crowds
 from tests.contracts.crowd import inputs, predict, scatter
 
@@ -30,7 +29,7 @@ assert os.environ.get("TRITON_INTERPRET") == "1", "run by tests/losses/test_fuse
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 """Numpy's, which computes for the interpreter, of NaN and overflow; and that of falling back to torch."""
 
-FUSED = _choice.Solver(_fused.rounds, _fused.floored_rounds, _fused.annealed)
+FUSED = choice.Solver(fused.rounds, fused.floored_rounds, fused.annealed)
 CPU = torch.device("cpu")
 SIZE = (64, 96)
 DIGITS = 1e-6
@@ -40,14 +39,14 @@ DIGITS = 1e-6
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Solves by the kernels at once."""
-    monkeypatch.setitem(_choice._TESTED, CPU, FUSED)
+    monkeypatch.setitem(choice._TESTED, CPU, FUSED)
 
 
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer and larger programs: the interpreter takes milliseconds for each."""
-    monkeypatch.setattr(_fused, "TO_POINTS", _fused._Tile(32, 8, 8, 1))
-    monkeypatch.setattr(_fused, "TO_CELLS", _fused._Tile(128, 2, 8, 1))
+    monkeypatch.setattr(fused, "TO_POINTS", fused._Tile(32, 8, 8, 1))
+    monkeypatch.setattr(fused, "TO_CELLS", fused._Tile(128, 2, 8, 1))
 
 
 def crowd(*counts: int, size: tuple[int, int] = SIZE, spread: float = 1.0) -> list[Tensor]:
@@ -98,8 +97,8 @@ def test_rounds_half_of_one_is_a_sum_of_exponentials(
     points = torch.from_numpy(rng.uniform(-stride, 5 * stride, (images, n, 2))).float()
     rate = float(rng.uniform(0.01, 3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_fused, "TO_CELLS" if to_cells else "TO_POINTS", _fused._Tile(*tile, 1))
-        plane = _fused._Plane(points, cells, stride, rate, log=log)
+        patch.setattr(fused, "TO_CELLS" if to_cells else "TO_POINTS", fused._Tile(*tile, 1))
+        plane = fused._Plane(points, cells, stride, rate, log=log)
         m = cells[0] * cells[1]
         outputs, others = (m, n) if to_cells else (n, m)
         weight, mass, before = (rng.uniform(0.1, 1, (images, k)) for k in (others, outputs, outputs))
@@ -364,7 +363,7 @@ def test_losses_have_the_values_and_gradients_of_the_cpu(
     for module in [m for key, m in sys.modules.items() if key.startswith("losses.") and hasattr(m, "free_to_look")]:
         monkeypatch.setattr(module, "free_to_look", lambda tensor: False)
     found, other = gradient()
-    assert _choice._TESTED[CPU] is not None
+    assert choice._TESTED[CPU] is not None
     for term, value in expected.items():
         torch.testing.assert_close(found[term], value, rtol=2e-5, atol=2e-5 * float(expected["loss"].detach().abs()))
     torch.testing.assert_close(other, slope, rtol=0, atol=2e-5 * float(slope.abs().max()))

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core.caching import FunctionCache
 
-from losses import _chunks
-from losses._compiled import compiled
+from losses.transport import chunks
+from losses.transport.compiled import compiled
 
 
 @settings(max_examples=60, deadline=None)
@@ -32,7 +32,7 @@ def test_products_have_the_bits_of_the_loops(seed: int, points: int, most: int, 
     place = rng.integers(0, rows * 4, starts[-1]).astype(np.int32) * 4
     entries = rng.normal(size=(len(place), 4)).astype(dtype)
     cells, people = rng.normal(size=rows * 16).astype(dtype), rng.normal(size=points).astype(dtype)
-    for product, factor, like in ((_chunks.to_cells, people, cells), (_chunks.to_points, cells, people)):
+    for product, factor, like in ((chunks.to_cells, people, cells), (chunks.to_points, cells, people)):
         found, expected = np.full_like(like, np.nan), np.full_like(like, np.nan)
         product(starts, place, entries, factor, found)
         product.py_func(starts, place, entries, factor, expected)
@@ -47,29 +47,29 @@ def test_limits_are_limits(seed: int, size: int, holes: float) -> None:
     g = rng.normal(size=(2 * size, 3 * size)) * 30 + np.arange(3 * size) * rng.normal() * 20
     g[rng.random(g.shape) < holes] = -np.inf
     side = rng.uniform(0.2, 4)
-    limits = _chunks._limits(g, size, side)
+    limits = chunks._limits(g, size, side)
     y, x = (np.arange(count) * side + side / 2 for count in g.shape)
     for py, px in rng.uniform(-10, 30, (9, 2)):
         reached = g - (y[:, None] - py) ** 2 - (x - px) ** 2
         for row in range(2):
             for column in range(3):
                 largest = reached[row * size : (row + 1) * size, column * size : (column + 1) * size].max()
-                limit = _chunks._limit(limits[row, column], row, column, size, side, py, px)
+                limit = chunks._limit(limits[row, column], row, column, size, side, py, px)
                 assert limit >= largest - 1e-9 * (1 + abs(largest)) or largest == -np.inf
 
 
 PROGRAM = """
-from losses import _chunks
+from losses.transport import chunks
 import numpy as np
 sums = np.empty(1)
-_chunks.to_points(np.array([0, 1]), np.zeros(1, np.int32), np.ones((1, 4)), np.arange(4.0), sums)
-print(sums[0], sum(_chunks.to_points.stats.cache_hits.values()))
+chunks.to_points(np.array([0, 1]), np.zeros(1, np.int32), np.ones((1, 4)), np.arange(4.0), sums)
+print(sums[0], sum(chunks.to_points.stats.cache_hits.values()))
 """
 
 
 def run(cache: Path) -> str:
     """The sum, and how often compiled code was found, in a process of its own."""
-    root = Path(_chunks.__file__).parents[1]
+    root = Path(chunks.__file__).parents[2]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, timeout=100)
     assert done.returncode == 0, done.stderr

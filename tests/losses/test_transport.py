@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from losses import _chunks, transport
-from losses.transport import balanced, epsilon_schedule, floored_rounds, softmin, squared_distance
+from losses.transport import (
+    balanced,
+    chunks,
+    dense,
+    epsilon_schedule,
+    floored,
+    floored_rounds,
+    softmin,
+    squared_distance,
+)
 
 SINKHORN = ("pot", "stabilised")
 
@@ -45,7 +53,7 @@ def objective(plan: Tensor, cost: Tensor, a: Tensor, b: Tensor, reg: float) -> f
 @pytest.mark.parametrize("dim", [0, 1])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (300, 5), (70, 131)])
 def test_softmin_is_logsumexp_whatever_the_tiles(monkeypatch, dim, shape):
-    monkeypatch.setattr(transport, "_CPU_TILE", 256)
+    monkeypatch.setattr(dense, "_CPU_TILE", 256)
     cost = torch.rand(shape, dtype=torch.float64) * 1e4
     weight = torch.randn(shape[dim], dtype=torch.float64) * 100
     expected = -3 * torch.logsumexp(weight.unsqueeze(1 - dim) - cost / 3, dim)
@@ -84,8 +92,8 @@ def test_stabilised_survives_what_underflows(dtype):
 
 def test_solvers_stop_when_converged(monkeypatch):
     rounds: list[int] = []
-    scale = transport._scale
-    monkeypatch.setattr(transport, "_scale", lambda *args: rounds.append(out := scale(*args)) or out)
+    scale = dense._scale
+    monkeypatch.setattr(dense, "_scale", lambda *args: rounds.append(out := scale(*args)) or out)
     cost, a, b = problem()
     balanced(cost, a, b, solver="stabilised", reg=1e4, iterations=10_000)
     assert rounds[-1][2], "converged"
@@ -239,14 +247,14 @@ def test_a_sparse_kernel_is_the_whole_kernel(dtype, variance):
         [torch.rand(40, 2) * 512, torch.tensor([[0.0, 0.0], [512.0, 512.0], [-20.0, 300.0], [600.0, 700.0]])]
     )
     points, cells = points.to(dtype), (64, 60)
-    sparse = transport._sparse_kernel(points, cells, 8, variance)
+    sparse = floored._sparse_kernel(points, cells, 8, variance)
     kernel = torch.exp(-squared_distance(points.double(), cells, 8) / (2 * variance))
     v, u = torch.rand(cells, dtype=dtype), torch.rand(len(points), dtype=dtype)
     near = {"rtol": 2e-5 if dtype == torch.float32 else 1e-12, "atol": 1e-40}
-    larger = _chunks.padded(v.numpy(), 0)
+    larger = chunks.padded(v.numpy(), 0)
     to_points, to_cells = np.empty_like(u.numpy()), np.empty_like(larger.ravel())
-    _chunks.to_points(*sparse, larger.ravel(), to_points)
-    _chunks.to_cells(*sparse, u.numpy(), to_cells)
+    chunks.to_points(*sparse, larger.ravel(), to_points)
+    chunks.to_cells(*sparse, u.numpy(), to_cells)
     torch.testing.assert_close(torch.from_numpy(to_points).double(), kernel @ v.double().flatten(), **near)
     inside = torch.from_numpy(to_cells.reshape(larger.shape)[: cells[0], : cells[1]])
     torch.testing.assert_close(inside.double().flatten(), u.double() @ kernel, **near)
@@ -258,7 +266,7 @@ def test_what_a_sparse_kernel_leaves_out_is_zero_in_its_precision():
     points = torch.tensor([[256.0, 256.0], [3.0, 509.0]])
     for dtype in (torch.float32, torch.float64):
         own = points.to(dtype)
-        kernel = transport._sparse_kernel(own, (64, 64), 8, 5.0)
+        kernel = floored._sparse_kernel(own, (64, 64), 8, 5.0)
         whole = torch.exp(-squared_distance(own, (64, 64), 8) / 10)
         rows = torch.zeros_like(whole)
         rows[kernel.owners()[:, None], kernel.cells()] = torch.from_numpy(kernel.entries)

@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from losses import _unbalanced
-from losses._unbalanced import Duals, Plane
 from losses.gl import _COSTS
-from losses.transport import DistanceCost, epsilon_schedule
+from losses.transport import DistanceCost, epsilon_schedule, unbalanced
+from losses.transport.unbalanced import Duals, Plane
 from tests.references.naive_gl import potentials
 
 DTYPES = [np.float32, np.float64]
@@ -65,15 +64,15 @@ def test_exponentials_and_logarithms_are_those_of_numpy(dtype: Any) -> None:
     """To two roundings, or to that of the exponent: a rounding of x is one of x times 2^x."""
     eps = float(np.finfo(dtype).eps)
     rng = np.random.default_rng(0)
-    log = numba.njit(lambda number: _unbalanced._log(number))
+    log = numba.njit(lambda number: unbalanced._log(number))
     most = 0.8 * np.finfo(dtype).maxexp
     for exponent in np.concatenate([rng.uniform(-most, most, 2000), rng.uniform(-1, 1, 2000), [0, most, -most]]):
         x = dtype(exponent)
-        found = _unbalanced._entry(x, dtype(-most), dtype(most))
+        found = unbalanced._entry(x, dtype(-most), dtype(most))
         assert found == pytest.approx(2.0 ** float(x), rel=2 * eps)
         assert log(dtype(found)) == pytest.approx(math.log(found), rel=2 * eps, abs=2 * eps)
-    assert _unbalanced._entry(dtype(1e9), dtype(-3), dtype(4)) == 16
-    assert _unbalanced._entry(dtype(-1e9), dtype(-3), dtype(4)) == 0.125
+    assert unbalanced._entry(dtype(1e9), dtype(-3), dtype(4)) == 16
+    assert unbalanced._entry(dtype(-1e9), dtype(-3), dtype(4)) == 0.125
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -82,10 +81,10 @@ def test_small_prices_keep_their_digits(dtype: Any) -> None:
     rng = np.random.default_rng(0)
     for gap in np.concatenate([10.0 ** rng.uniform(-12, 1, 2000), [0.0]]).astype(dtype):
         numbers = [dtype(value) for value in (gap, 0, 1, 10, math.log2(math.e))]
-        found = _unbalanced._price(*numbers)
+        found = unbalanced._price(*numbers)
         # Of the square and its root, and of the exponent, which is larger the dearer the pair is.
         assert found == pytest.approx(math.expm1(min(float(gap), 10)), rel=(3 + 2 * float(gap)) * eps)
-    assert _unbalanced._price(*(dtype(value) for value in (3, 16, 9, 10, math.log2(math.e)))) == pytest.approx(
+    assert unbalanced._price(*(dtype(value) for value in (3, 16, 9, 10, math.log2(math.e)))) == pytest.approx(
         math.expm1(10), rel=20 * eps
     )
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from losses._compiled import compiled
+from losses.transport.compiled import compiled
 
 __all__ = ["CELLS", "PAD", "Chunks", "floored", "near", "padded", "rounds", "to_cells", "to_points", "windows"]
 

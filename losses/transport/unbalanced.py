@@ -20,8 +20,8 @@ import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from losses._compiled import allowing, compiled
-from losses.transport import PLAN_FLOOR, DistanceCost
+from losses.transport.compiled import allowing, compiled
+from losses.transport.costs import PLAN_FLOOR, DistanceCost
 
 __all__ = ["Duals", "Plane"]
 

@@ -11,7 +11,7 @@ most lost * sum(b v) to any sum over cells, whatever the geometry. A round is ac
 (a sixteenth of a rounding of the density's dtype) of the smallest sum; else the scalings are absorbed into f and g, and
 a new kernel is built. So every sum of every round is complete to `eps`, and nothing depends on which entries a search
 by distance finds: it finds all that are not below `lost`. Sums themselves are in float64. The search and the rounds are
-compiled, see `losses._chunks`.
+compiled, see `losses.transport.chunks`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from losses import _chunks as chunks
 from losses.geometry import axis_gaussians, cell_axis
+from losses.transport import chunks
 
 __all__ = ["planar"]
 

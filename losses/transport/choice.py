@@ -1,8 +1,8 @@
 """Who solves transport for a batch: kernels of our own on a GPU, plain torch everywhere else.
 
-The kernels (`losses._fused`) take a launch where torch takes ten. They are used for float32 on CUDA devices, where
-Triton is installed, unless the environment says `CROWD_FUSED=0`; in Triton's interpreter (`TRITON_INTERPRET=1`) on the
-CPU as well. A device whose compiler, driver or numbers are not as they should be is found out before it matters: the
+The kernels (see `fused`) take a launch where torch takes ten. They are used for float32 on CUDA devices where Triton is
+installed, unless the environment says `CROWD_FUSED=0`; in Triton's interpreter (`TRITON_INTERPRET=1`) on the CPU as
+well. A device whose compiler, driver or numbers are not as they should be is found out before it matters: the
 first time in a process, a small known problem is solved in both ways on the device. That compiles the kernels, seconds,
 and is the one time that the device is waited for.
 """
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from losses.geometry import cell_centres
-from losses.transport import FLOOR, Potentials
+from losses.transport.costs import FLOOR, Potentials
 
 __all__ = ["Solver", "chosen"]
 
@@ -31,7 +31,7 @@ _TESTED: dict[torch.device, Solver | None] = {}
 
 
 class Solver(NamedTuple):
-    """One way to solve what `losses._together` is asked for; the arguments are those of its `_rounds` and so on."""
+    """One way to solve what `together` is asked for; the arguments are those of its `_rounds` and so on."""
 
     rounds: Callable[..., Potentials]
     floored_rounds: Callable[..., Tensor]
@@ -66,12 +66,12 @@ def _tested(device: torch.device, plain: Solver) -> Solver | None:
     if importlib.util.find_spec("triton") is None:
         return None
     try:
-        from losses import _fused
+        from losses.transport import fused
 
-        fused = Solver(_fused.rounds, _fused.floored_rounds, _fused.annealed)
+        ours = Solver(fused.rounds, fused.floored_rounds, fused.annealed)
         # In float64, which no setting of the device rounds to fewer digits.
         expected = _small_problem(plain, device, torch.float64)
-        found = _small_problem(fused, device, torch.float32)
+        found = _small_problem(ours, device, torch.float32)
         for name, one, other in zip(Solver._fields, found, expected, strict=True):
             off, most = float((one - other).abs().max()), float(other.abs().max())
             if not off <= _ALIKE * most:
@@ -81,7 +81,7 @@ def _tested(device: torch.device, plain: Solver) -> Solver | None:
     except Exception as error:  # whatever a compiler or a driver raises
         _give_up(device, error)
         return None
-    return Solver(*(_guarded(device, fast, slow) for fast, slow in zip(fused, plain, strict=True)))
+    return Solver(*(_guarded(device, fast, slow) for fast, slow in zip(ours, plain, strict=True)))
 
 
 def _guarded(device: torch.device, fast: Callable[..., Any], slow: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Half rounds of transport as GPU kernels in Triton; `losses._fused` launches them.
+"""Half rounds of transport as GPU kernels in Triton; `losses.transport.fused` launches them.
 
 Nothing of size points x cells is kept: a program owns a few outputs, goes through the other side tile by tile, and
 keeps running sums. A tile has shape (DEEP, OUT, LANES): an output's sum is spread over LANES threads or so, each of

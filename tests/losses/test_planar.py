@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from losses import DMCount, Prediction, Target, _chunks, _sinkhorn
-from losses._sinkhorn import planar
-from losses.transport import squared_distance
+from losses import DMCount, Prediction, Target
+from losses.transport import chunks, squared_distance
+from losses.transport import planar as module
+from losses.transport.planar import planar
 
 CROWDS = ("uniform", "corner", "left", "duplicates", "outside", "far", "clusters", "one place")
 MASSES = ("noise", "holes", "tiny", "block", "smooth", "one cell")
@@ -145,7 +146,7 @@ def test_a_thousand_rounds_are_pots(crowd: str, entropy: float | str) -> None:
 @given(found=CASES, tolerance=st.sampled_from([1e-2, 1e-4, 1e-6]))
 def test_it_stops_at_pots_round(found: Case, tolerance: float) -> None:
     rounds = [0]
-    scale, alone, compiled = _sinkhorn._Plane._scale, _sinkhorn._Plane.from_cells, _chunks.rounds
+    scale, alone, compiled = module._Plane._scale, module._Plane.from_cells, chunks.rounds
 
     def scaled(*args):  # type: ignore[no-untyped-def]
         rounds.append((result := scale(*args)).done)
@@ -161,9 +162,9 @@ def test_it_stops_at_pots_round(found: Case, tolerance: float) -> None:
         return alone(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_sinkhorn._Plane, "_scale", scaled)
-        patch.setattr(_sinkhorn._Plane, "from_cells", one_more)
-        patch.setattr(_chunks, "rounds", in_chunks)
+        patch.setattr(module._Plane, "_scale", scaled)
+        patch.setattr(module._Plane, "from_cells", one_more)
+        patch.setattr(chunks, "rounds", in_chunks)
         ours(found, 60, tolerance)
     assert rounds[-1] == pot(found, 60, tolerance)[2]
 
@@ -205,7 +206,7 @@ def test_memory_is_not_that_of_the_matrix() -> None:
 @settings(max_examples=40, deadline=None)
 @given(found=CASES)
 def test_a_kernel_lacks_only_what_is_below_its_limit(found: Case) -> None:
-    plane = _sinkhorn._Plane(found.points, found.mass, found.stride, found.reg / (2 * found.scale))
+    plane = module._Plane(found.points, found.mass, found.stride, found.reg / (2 * found.scale))
     with np.errstate(all="ignore"):
         f = np.full(len(found.points), math.log(len(found.points)))
         g = plane.from_points(f, plane.filled)[plane.filled]
@@ -214,7 +215,7 @@ def test_a_kernel_lacks_only_what_is_below_its_limit(found: Case) -> None:
     cost = squared_distance(found.points, tuple(found.mass.shape), found.stride).numpy() * found.scale / found.reg
     with np.errstate(over="ignore"):
         whole = np.exp(f[:, None] + g - cost[:, plane.filled.ravel()])
-    size = _chunks.padded(found.mass.numpy(), 0).size
+    size = chunks.padded(found.mass.numpy(), 0).size
     everywhere = np.zeros((len(f), size))
     everywhere[kernel.owners()[:, None], kernel.cells()] = kernel.entries
     stored = np.stack([plane._inside(row)[plane.filled] for row in everywhere])
@@ -227,8 +228,8 @@ def test_a_kernel_lacks_only_what_is_below_its_limit(found: Case) -> None:
     np.testing.assert_allclose(stored[same], whole[same], rtol=digits)
     forth, back = np.full(size, np.nan), np.full(len(f), np.nan)
     u, w = (np.random.default_rng(0).random(count) for count in (len(f), size))
-    _chunks.to_cells(*kernel, u, forth)
-    _chunks.to_points(*kernel, w, back)
+    chunks.to_cells(*kernel, u, forth)
+    chunks.to_points(*kernel, w, back)
     np.testing.assert_allclose(forth, u @ everywhere, rtol=1e-12)
     np.testing.assert_allclose(back, everywhere @ w, rtol=1e-12)
     np.testing.assert_allclose(whole.clip(max=1e300) @ plane.b, 1, rtol=digits)
@@ -237,14 +238,14 @@ def test_a_kernel_lacks_only_what_is_below_its_limit(found: Case) -> None:
 def test_scalings_that_could_raise_what_is_missing_are_refused() -> None:
     """One cell of which the kernel holds hardly anything: the round is not made, whatever its sums are."""
     found = case(0, 7, 6, 8, 8, "uniform", "noise", 10.0)
-    plane = _sinkhorn._Plane(found.points, found.mass, found.stride, 5.0)
+    plane = module._Plane(found.points, found.mass, found.stride, 5.0)
     n, m = 7, 48
     sums = np.ones(m)
-    start = _sinkhorn._Scaled(np.ones(n), np.ones(m), 5, False)
+    start = module._Scaled(np.ones(n), np.ones(m), 5, False)
     for least, made in ((1e-3, True), (1e-7, False), (0.0, False), (math.nan, False)):
         sums[3] = least
         lost = plane.eps * 1e-5
-        kernel = _sinkhorn._Kernel(lambda u: sums, lambda w: np.ones(n) * 1e3, lost)
+        kernel = module._Kernel(lambda u: sums, lambda w: np.ones(n) * 1e3, lost)
         assert (plane._scale(kernel, start, 6, 0.0).done == 6) == made, least
 
 
@@ -258,8 +259,8 @@ def test_compiled_rounds_refuse_them_too(side: str, least: float, made: int) -> 
     if side == "points":  # so little that the cell's scaling makes up for it, but for what is missing
         entries[2] = [least, 0, 0, 0]
         mass[2] = 0
-    kernel = _chunks.Chunks(np.arange(5), np.zeros(4, np.int32), entries)
-    done, finished = _chunks.rounds(*kernel, mass, u, v, 5, 6, 0.0, 1e5)
+    kernel = chunks.Chunks(np.arange(5), np.zeros(4, np.int32), entries)
+    done, finished = chunks.rounds(*kernel, mass, u, v, 5, 6, 0.0, 1e5)
     assert done == 5 + (made if least < math.inf else 0)
     assert finished == (done == 6)
 
@@ -289,8 +290,8 @@ def test_all_pairs_are_found(seed, n, h, w, side, steep, holes, noise, slack) ->
     cost = (y - points[:, 1, None, None]) ** 2 + (x - points[:, 0, None, None]) ** 2
     f = -(g - cost).max((1, 2), initial=-1e3) + rng.normal(size=n)
     whole = f[:, None, None] + g - cost
-    larger = _chunks.padded(g, -np.inf)
-    found = _chunks.near(points, f, larger, side, slack)
+    larger = chunks.padded(g, -np.inf)
+    found = chunks.near(points, f, larger, side, slack)
     assert (found.entries.max(1, initial=-np.inf) >= -slack - 1e-7).all(), "each chunk has a pair"
     assert len(set(zip(found.owners(), found.place, strict=True))) == len(found.place)
     everywhere = np.full((n, larger.size), -np.inf)

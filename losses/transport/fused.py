@@ -1,6 +1,6 @@
-"""Transport of all images of a batch on a GPU, one launch for each half of a round: launchers of `losses._kernels`.
+"""Transport of all images of a batch on a GPU, one launch for each half of a round: launchers of `kernels`.
 
-Float32 only. Nothing here looks at a value, and nothing is allocated within the rounds. `losses._together` says what is
+Float32 only. Nothing here looks at a value, and nothing is allocated within the rounds. `together` says what is
 computed; its own way, in plain torch, is the reference.
 """
 
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from losses import _kernels as kernels
 from losses.geometry import cell_centres
-from losses.transport import Potentials
+from losses.transport import kernels
+from losses.transport.costs import Potentials
 
 __all__ = ["annealed", "floored_rounds", "rounds"]
 
 
 class _Tile(NamedTuple):
-    """How a kernel's programs are cut (ours, from counted instructions: no GPU was at hand), see `losses._kernels`."""
+    """How a kernel's programs are cut (ours, from counted instructions: no GPU was at hand), see `kernels`."""
 
     out: int
     lanes: int
@@ -93,7 +93,7 @@ def rounds(
     iterations: int,
     tolerance: float,
 ) -> Potentials:
-    """See `losses._together.rounds`, with padded points (B, n, 2); f (B, n) and g (B, h w).
+    """See `losses.transport.together.rounds`, with padded points (B, n, 2); f (B, n) and g (B, h w).
 
     What goes from one half to the next is a side's whole weight, log2 a + f / (reg ln 2) and its like, so that a half
     is a logarithm of masses less one of a sum.
@@ -127,7 +127,7 @@ def floored_rounds(
     iterations: int,
     tolerance: float,
 ) -> Tensor:
-    """See `losses._together.floored_rounds`, with padded points (B, n, 2); the last v, (B, h, w)."""
+    """See `losses.transport.together.floored_rounds`, with padded points (B, n, 2); the last v, (B, h, w)."""
     plane = _Plane(points, (mass.shape[1], mass.shape[2]), stride, 1 / (2 * variance * math.log(2)), log=False)
     b, real = mass.flatten(1).contiguous(), real.contiguous()
     a = real / real.sum(1, keepdim=True).to(mass.dtype)
@@ -147,7 +147,7 @@ def floored_rounds(
 def annealed(
     cost: Tensor, log_a: Tensor, log_b: Tensor, strengths: Tensor, due: Tensor, end: float, *, reach: float
 ) -> Potentials:
-    """See `losses._together.annealed`, of which these are the averaged steps, (steps, B), and who takes them.
+    """See `losses.transport.together.annealed`, of which these are the averaged steps, (steps, B), and who takes them.
 
     Both sides are updated from old values. So f goes to other memory, and g, which needs the old f, is written after.
     """

@@ -4,8 +4,8 @@ An accelerator is kept busy by few and large operations, and waits when it is as
 to the same number of points and solved side by side, for as many rounds as any of them may need; an image that has
 converged stays as it is. The mathematics is that of `losses.transport`, which goes image by image on the CPU.
 
-The rounds are written here in plain torch, for every device and dtype. `losses._choice` puts kernels of our own in
-their place where these run.
+The rounds are written here in plain torch, for every device and dtype. `choice` puts kernels of our own in their place
+where these run.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import math
 import torch
 from torch import Tensor
 
-from losses._choice import Solver, chosen
 from losses.geometry import axis_gaussians
-from losses.transport import FLOOR, Potentials, epsilon_schedule, squared_distance, tiles
+from losses.transport.choice import Solver, chosen
+from losses.transport.costs import FLOOR, Potentials, epsilon_schedule, squared_distance
+from losses.transport.dense import tiles
 
 __all__ = ["annealed", "floored_rounds", "rounds"]
 
