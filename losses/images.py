@@ -83,7 +83,7 @@ class Images(NamedTuple):
 
     def heads(self, values: Sequence[Tensor]) -> Tensor:
         """Values of the heads of each image as (B, n), 0 for filling ones."""
-        whole = pad_sequence(list(values), batch_first=True)
+        whole = values[0].unsqueeze(0) if len(values) == 1 else pad_sequence(list(values), batch_first=True)
         return whole if whole.shape[1] else self.real.new_zeros(self.real.shape, dtype=whole.dtype)
 
     def only(self, values: Tensor, filling: float = 0.0) -> Tensor:
@@ -95,6 +95,9 @@ class Images(NamedTuple):
 
 def side_by_side(batch: Sequence[Sample]) -> Images:
     """Some images of one batch, at least one."""
+    if len(batch) == 1 and len(batch[0].points):
+        density, points = batch[0].density.unsqueeze(0), batch[0].points.unsqueeze(0)
+        return Images(density, points, points.new_ones(points.shape[:2], dtype=torch.bool), False, batch)
     density = torch.stack([sample.density for sample in batch])
     counts = [len(sample.points) for sample in batch]
     points = pad_sequence([sample.points for sample in batch], batch_first=True, padding_value=torch.inf)
