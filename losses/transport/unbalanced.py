@@ -36,7 +36,7 @@ _U = np.uintp
 _POINTS = 64
 """After so many points a tile's sums are added to those in float64: no sum of float32 is longer."""
 _LEAST = 1e-8
-"""Sums above this are complete at once."""
+"""Sums above this are complete at once, unless there is more mass than the exponents of the dtype can tell."""
 _NOWHERE = -1e30
 """The potential of who does not take part."""
 _RANGE = 0.8
@@ -116,22 +116,24 @@ class Plane:
         """
         # Rounded once, so that what is added to the logarithms is what has been in the sums.
         f, g, b = (value.astype(self.dtype).astype(np.float64) for value in (f, g, np.exp(log_b)))
-        lost = self.eps * _LEAST / max(self._n, float(b.sum()))
+        heaviest = max(self._n, float(b.sum()))
+        lost = max(self.eps * _LEAST / heaviest, 2**-self.most)
+        least = lost * heaviest / self.eps
         rows, columns = self._sums(Duals(f, g), np.ones(self._n), b, eps, lost)
         with np.errstate(divide="ignore", invalid="ignore"):  # sums that are made again
             next_f, next_g = f - eps * np.log(rows), g - eps * np.log(columns)
-        left = self._doubtful(rows)
+        left = self._doubtful(rows, least)
         if left.any():
             next_f[left] = self._from_cells(left, g + eps * log_b, eps)
-        left = self._doubtful(columns)
+        left = self._doubtful(columns, least)
         if left.any():
             next_g[left] = self._from_points(f, left, eps)
         damping = 1 / (1 + eps / reach)
         return Duals(damping * next_f, damping * next_g)
 
-    def _doubtful(self, sums: _Doubles) -> _Which:
+    def _doubtful(self, sums: _Doubles, least: float) -> _Which:
         """Sums that may lack something, or have an entry that was cut."""
-        return ~((sums > _LEAST) & (sums < 2**self.most))
+        return ~((sums >= least) & (sums < 2**self.most))
 
     def _from_cells(self, which: _Which, g: _Doubles, eps: float) -> _Doubles:
         """-eps log sum_j exp((g_j - C_ij) / eps) of some points, whatever its range."""

@@ -251,3 +251,17 @@ def test_a_cost_is_read_as_it_is_written() -> None:
     ):
         points, _ = Plane(np.array([[0.5, 0.5]]), axes, cost)._least(np.zeros(1), np.array([[-1e9, 0.0]]))
         assert points == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("total", [1e12, 1e18, 1e30])
+def test_no_mass_is_so_large_that_the_least_entries_count(total: float) -> None:
+    """Entries are cut at 2^-102 in float32; times a mass of 1e30 that would be seen."""
+    rng = np.random.default_rng(4)
+    cells = (12, 20)
+    plane, log_b = plane_of(rng.random((9, 2)), cells, dtype=np.float32), log_of(masses(cells, total, 0.3, rng))
+    schedule = epsilon_schedule(2.0, 0.01, 0.5)
+    f, g = plane.solve(log_b, schedule, 0.5)
+    expected_f, expected_g = naive(plane, log_b, schedule, 0.5)
+    close = CLOSE[np.float32] * (1 + max(abs(expected_f).max(), abs(expected_g).max()))
+    np.testing.assert_allclose(f, expected_f, rtol=0, atol=close)
+    np.testing.assert_allclose(g, expected_g, rtol=0, atol=close)
