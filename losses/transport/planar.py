@@ -17,7 +17,6 @@ compiled, see `losses.transport.chunks`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,20 +38,6 @@ _LOST = 1e-300
 """What float64 may lose of a kernel that is kept as a product of factors: what is smaller than its normal numbers."""
 _SPARSE = 4
 """A kernel is stored where the window around a point is this many times smaller than the map."""
-
-
-class _Kernel(NamedTuple):
-    """A kernel by its products.
-
-    Attributes:
-        to_cells: u (n,) -> (m,), the mean over points of E_ij u_i.
-        to_points: w (m,) -> (n,), the sum over cells of E_ij w_j.
-        lost: No entry lacks more than this.
-    """
-
-    to_cells: Callable[[_Floats], _Floats]
-    to_points: Callable[[_Floats], _Floats]
-    lost: float
 
 
 class _Scaled(NamedTuple):
@@ -114,7 +99,7 @@ class _Plane:
         f, g = np.full(n, math.log(n)), np.zeros(m)  # POT starts from f - log n = 0
         done, finished, stuck = 0, False, True
         if self._wide():
-            u, g, done, finished = self._scale(self._whole(), _Scaled(np.exp(f), g, 0, False), iterations, tolerance)
+            u, g, done, finished = self._scale(np.exp(f), g, iterations, tolerance)
             f, g, stuck = np.log(u), np.log(g), done == 0
         mass = chunks.padded(self._map(self.b), 0).ravel()
         while not finished:
@@ -129,19 +114,23 @@ class _Plane:
             f, g, stuck = f + np.log(u), g + np.log(self._inside(v)[self.filled]), done == before
         return f
 
-    def _scale(self, kernel: _Kernel, start: _Scaled, iterations: int, tolerance: float) -> _Scaled:
-        """Rounds with one kernel, for as long as what it lacks is nothing."""
-        (u, v, done, _), b, most = start, self.b, self.eps / kernel.lost
+    def _scale(self, u: _Floats, v: _Floats, iterations: int, tolerance: float) -> _Scaled:
+        """Rounds with the whole kernel exp(-c_ij), for as long as what it lacks is nothing.
+
+        It is kept as a product of a factor over rows and one over columns, O(n (h + w)) memory. The potentials are in
+        the scalings, which have the range of float64; what underflows of the kernel is below `_LOST`.
+        """
+        b, most, done = self.b, self.eps / _LOST, 0
         total, least = np.add.reduce, np.minimum.reduce  # methods of an array cost more than the sums of a small map
         while done < iterations:
-            sums = kernel.to_cells(u)
+            sums = self._to_cells(u)[self.filled]
             if done % 10 == 1 and np.linalg.norm(b * (v * sums - 1)) < tolerance:
                 return _Scaled(u, v, done, True)
             if not 1 + total(u) / len(u) <= most * least(sums):
                 return _Scaled(u, v, done, False)
             next_v = 1 / sums
             weights = b * next_v
-            sums = kernel.to_points(weights)
+            sums = self._to_points(self._map(weights))
             if not 1 + total(weights) <= most * least(sums):
                 return _Scaled(u, v, done, False)
             u, v, done = 1 / sums, next_v, done + 1
@@ -154,13 +143,6 @@ class _Plane:
         """Whether a window in which a kernel is not nothing, at equal potentials, is a large part of the map."""
         reach = 2 * math.ceil(math.sqrt(math.log(_RANGE / self.eps)) / self.side) + 1
         return _SPARSE * math.prod(min(reach, count) for count in self.cells) > math.prod(self.cells)
-
-    def _whole(self) -> _Kernel:
-        """exp(-c_ij), a product of a factor over rows and one over columns: O(n (h + w)) memory.
-
-        Potentials are in the scalings, which have the range of float64; what underflows is below `_LOST`.
-        """
-        return _Kernel(lambda u: self._to_cells(u)[self.filled], lambda w: self._to_points(self._map(w)), _LOST)
 
     def _to_cells(self, u: _Floats) -> _Floats:
         """The mean over points of exp(-c_ij) u_i, (h, w)."""

@@ -235,18 +235,18 @@ def test_a_kernel_lacks_only_what_is_below_its_limit(found: Case) -> None:
     np.testing.assert_allclose(whole.clip(max=1e300) @ plane.b, 1, rtol=digits)
 
 
-def test_scalings_that_could_raise_what_is_missing_are_refused() -> None:
+def test_scalings_that_could_raise_what_is_missing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """One cell of which the kernel holds hardly anything: the round is not made, whatever its sums are."""
     found = case(0, 7, 6, 8, 8, "uniform", "noise", 10.0)
     plane = module._Plane(found.points, found.mass, found.stride, 5.0)
     n, m = 7, 48
     sums = np.ones(m)
-    start = module._Scaled(np.ones(n), np.ones(m), 5, False)
+    monkeypatch.setattr(plane, "_to_cells", lambda u: sums.reshape(plane.cells))
+    monkeypatch.setattr(plane, "_to_points", lambda w: np.ones(n) * 1e3)
+    monkeypatch.setattr(module, "_LOST", plane.eps * 1e-5)
     for least, made in ((1e-3, True), (1e-7, False), (0.0, False), (math.nan, False)):
         sums[3] = least
-        lost = plane.eps * 1e-5
-        kernel = module._Kernel(lambda u: sums, lambda w: np.ones(n) * 1e3, lost)
-        assert (plane._scale(kernel, start, 6, 0.0).done == 6) == made, least
+        assert (plane._scale(np.ones(n), np.ones(m), 1, 0.0).done == 1) == made, least
 
 
 @pytest.mark.parametrize(("least", "made"), [(1e-3, 1), (1e-7, 0), (0.0, 0), (math.nan, 0), (math.inf, 1)])
