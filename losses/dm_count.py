@@ -11,10 +11,11 @@ from losses.base import Sample, check_choice, check_number
 from losses.geometry import dots, free_to_look
 from losses.images import Images, TogetherLoss
 from losses.parallel import processes
-from losses.transport import SOLVERS, balanced, floored_rounds, squared_distance, together
+from losses.transport import balanced, floored_rounds, squared_distance, together
 
 __all__ = ["DMCount"]
 
+_SOLVERS = ("pot", "stabilised", "exact")
 _EMPTY = 1e-6
 """Keeps the normalisation d / S finite on a map without mass [code]."""
 
@@ -92,7 +93,7 @@ class DMCount(TogetherLoss):
         check_number("reg", reg, above=0)
         if not isinstance(iterations, int) or iterations < 1:
             raise ValueError(f"iterations must be an integer of at least 1; found {iterations!r}")
-        check_choice("solver", solver, (*SOLVERS, "exact"))
+        check_choice("solver", solver, _SOLVERS)
         self.ot_weight = ot_weight
         self.tv_weight = tv_weight
         self.reg = reg

@@ -4,8 +4,8 @@ Potentials are constants: no solver is differentiated. All solvers of one proble
 they differ in what they cost, and where.
 
 * `costs`: costs, potentials, schedules, the floors of the released codes.
-* `dense`: balanced transport with the whole matrix of costs: POT's solvers, and their rounds as matrix products.
-* `planar`: the same rounds on the CPU, without a matrix: from sparse kernels.
+* `dense`: balanced transport by POT's solvers, with the whole matrix of costs.
+* `planar`: POT's rounds on the CPU, without a matrix: from sparse kernels.
 * `floored`: the rounds of DM-Count's code.
 * `unbalanced`: GL's steps on the CPU, without a matrix.
 * `together`: all images of a batch at once, for accelerators, in plain torch; `choice` puts kernels in their place
@@ -23,13 +23,12 @@ from losses.transport.costs import (
     epsilon_schedule,
     squared_distance,
 )
-from losses.transport.dense import SOLVERS, balanced, softmin
+from losses.transport.dense import balanced, softmin
 from losses.transport.floored import floored_rounds
 
 __all__ = [
     "FLOOR",
     "PLAN_FLOOR",
-    "SOLVERS",
     "DistanceCost",
     "Potentials",
     "balanced",

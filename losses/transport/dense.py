@@ -1,4 +1,4 @@
-"""Balanced transport by solvers that hold the whole matrix of costs, a row per point, a column per cell.
+"""Balanced transport by POT's solvers, which hold the whole matrix of costs, a row per point, a column per cell.
 
 Potentials are f over points and g over cells, in the units of the cost, and belong to the plan
 P_ij = a_i b_j exp((f_i + g_j - C_ij) / reg). POT is imported when it is first used.
@@ -7,14 +7,13 @@ P_ij = a_i b_j exp((f_i + g_j - C_ij) / reg). POT is imported when it is first u
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from losses.transport.costs import Potentials
 
-__all__ = ["SOLVERS", "balanced", "softmin", "tiles"]
+__all__ = ["balanced", "softmin", "tiles"]
 
 _CPU_TILE = 1 << 17
 """Matrix entries worked on at once by the CPU: 512 KB in float32, which stays in cache."""
@@ -24,8 +23,6 @@ _NARROWEST = 64
 """Rows or columns of a tile at least: narrower slices of columns would read memory in crumbs."""
 _UNDERFLOW = 0.8
 """Exponentials are floored at tiny^0.8 (5e-31 in float32): small enough to be nothing, and products stay normal."""
-_ABSORB = -0.15
-"""Scalings beyond tiny^-0.15 (5e5 in float32) are absorbed: their square times that floor is still nothing."""
 
 
 def tiles(count: int, other: int, like: Tensor) -> list[slice]:
@@ -82,10 +79,10 @@ def balanced(
         cost: (n, m).
         a: (n,) positive masses of the points, summing to 1.
         b: (m,) non-negative masses of the cells, summing to 1.
-        solver: `"pot"`, POT's log-domain Sinkhorn; `"stabilised"`, the same rounds as matrix products, much faster;
-            `"exact"`, POT's network simplex, without entropy (then the c-transform is the hard one).
+        solver: `"pot"`, POT's log-domain Sinkhorn, or `"exact"`, its network simplex, without entropy (then the
+            c-transform is the hard one).
         reg: Strength of the entropy, in the units of the cost.
-        iterations: Most rounds (one update of each side) of the Sinkhorn solvers.
+        iterations: Most rounds (one update of each side) of Sinkhorn.
         tolerance: They stop when, at every tenth round, the cells' marginal is this close in the 2-norm [POT].
     """
     filled = b > 0
@@ -95,7 +92,7 @@ def balanced(
     if solver == "exact":
         f = _exact(some, a, b[filled])
         return Potentials(f, (cost - f.unsqueeze(1)).amin(0))
-    f = SOLVERS[solver](some, a, b[filled], reg, iterations, tolerance)
+    f = _pot(some, a, b[filled], reg, iterations, tolerance)
     return Potentials(f, softmin(cost, a.log() + f / reg, reg, dim=0))
 
 
@@ -110,47 +107,6 @@ def _pot(cost: Tensor, a: Tensor, b: Tensor, reg: float, iterations: int, tolera
     return reg * (points - a.log())
 
 
-def _stabilised(cost: Tensor, a: Tensor, b: Tensor, reg: float, iterations: int, tolerance: float) -> Tensor:
-    """The points' potential by POT's rounds, most of them as two matrix-vector products instead of n x m exponentials.
-
-    A round in the log domain, which survives any range, gives a kernel K_ij = a_i b_j exp((f_i + g_j - C_ij) / reg).
-    Plain scalings of K follow for as long as they stay moderate; then they are absorbed into f and g, and so on.
-    """
-    log_a, log_b = a.log(), b.log()
-    f = -reg * log_a  # POT starts from log_u = 0
-    done, converged = 0, False
-    while done < iterations and not converged:
-        g = softmin(cost, log_a + f / reg, reg, dim=0)
-        f = softmin(cost, log_b + g / reg, reg, dim=1)
-        kernel = ((log_a + f / reg).unsqueeze(1) + (log_b + g / reg)).sub_(cost, alpha=1 / reg)
-        u, done, converged = _scale(_safe_exp_(kernel), a, b, done + 1, iterations, tolerance)
-        f = f + reg * u.log()
-    return f
-
-
-def _scale(
-    kernel: Tensor, a: Tensor, b: Tensor, done: int, iterations: int, tolerance: float
-) -> tuple[Tensor, int, bool]:
-    """Scales the kernel's rows and columns while the scalings stay moderate.
-
-    Returns:
-        The rows' scaling, the number of rounds done, and whether the columns' marginal has converged.
-    """
-    u, v = torch.ones_like(a), torch.ones_like(b)
-    limit = torch.finfo(kernel.dtype).tiny ** _ABSORB
-    while done < iterations:
-        columns = u @ kernel
-        if done % 10 == 1 and bool(torch.linalg.vector_norm(v * columns - b) < tolerance):
-            return u, done, True
-        next_v = b / columns
-        next_u = a / (kernel @ next_v)
-        scalings = torch.cat([next_u, next_v])
-        if not bool(((scalings < limit) & (scalings > 1 / limit)).all()):
-            break
-        u, v, done = next_u, next_v, done + 1
-    return u, done, False
-
-
 def _exact(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """The points' potential of unregularised transport, by POT's network simplex (`ot.emd2`), in float64 on the CPU."""
     import ot
@@ -160,10 +116,3 @@ def _exact(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
     _, log = ot.emd2(a64 / a64.sum(), b64 / b64.sum(), cost.cpu().double(), numItermax=10_000_000, log=True)
     points: Tensor = log["u"]
     return points.to(cost)
-
-
-SOLVERS: dict[str, Callable[[Tensor, Tensor, Tensor, float, int, float], Tensor]] = {
-    "pot": _pot,
-    "stabilised": _stabilised,
-}
-"""The Sinkhorn solvers of `balanced`: (cost, a, b, reg, iterations, tolerance) -> the points' potential."""

@@ -24,8 +24,6 @@ from losses.transport import (
     squared_distance,
 )
 
-SINKHORN = ("pot", "stabilised")
-
 
 def problem(
     n: int = 12, side: int = 8, stride: int = 8, *, empty: float = 0.3, reach: float = 1.0, dtype=torch.float64
@@ -68,50 +66,9 @@ def test_softmin_tends_to_the_minimum():
 # --- balanced --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("iterations", [1, 2, 11, 57, 100])
-@pytest.mark.parametrize("reach", [0.1, 1.0])
-def test_stabilised_makes_the_same_rounds_as_pot(dtype, iterations, reach):
-    cost, a, b = problem(20, 16, reach=reach, dtype=dtype)
-    pot, fast = (balanced(cost, a, b, solver=s, reg=10.0, iterations=iterations) for s in SINKHORN)
-    scale = float(pot.g.abs().max())
-    digits = 1e-12 if dtype == torch.float64 else 3e-6
-    torch.testing.assert_close(fast.f, pot.f, rtol=0, atol=digits * scale)
-    torch.testing.assert_close(fast.g, pot.g, rtol=0, atol=digits * scale)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_stabilised_survives_what_underflows(dtype):
-    """A cluster 5,000 pixels from most mass: plain kernels are zero there even in float64."""
-    cost, a, b = problem(20, 16, 400, reach=0.05, dtype=dtype)
-    pot, fast = (balanced(cost, a, b, solver=s, reg=10.0, iterations=60) for s in SINKHORN)
-    assert float((-cost / 10).exp().sum(0).min()) == 0
-    digits = 1e-12 if dtype == torch.float64 else 3e-6
-    torch.testing.assert_close(fast.g, pot.g, rtol=0, atol=digits * float(pot.g.abs().max()))
-
-
-def test_solvers_stop_when_converged(monkeypatch):
-    rounds: list[int] = []
-    scale = dense._scale
-    monkeypatch.setattr(dense, "_scale", lambda *args: rounds.append(out := scale(*args)) or out)
+def test_balanced_solves_the_entropic_problem():
     cost, a, b = problem()
-    balanced(cost, a, b, solver="stabilised", reg=1e4, iterations=10_000)
-    assert rounds[-1][2], "converged"
-    assert rounds[-1][1] < 100
-
-
-@pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-4, 1e-6])
-def test_stabilised_stops_at_the_same_round_as_pot(tolerance):
-    cost, a, b = problem()
-    options = {"reg": 100.0, "iterations": 10_000, "tolerance": tolerance}
-    pot, fast = (balanced(cost, a, b, solver=s, **options) for s in SINKHORN)
-    torch.testing.assert_close(fast.f, pot.f, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("solver", SINKHORN)
-def test_balanced_solves_the_entropic_problem(solver):
-    cost, a, b = problem()
-    f, g = balanced(cost, a, b, solver=solver, reg=100.0, iterations=5000, tolerance=1e-14)
+    f, g = balanced(cost, a, b, solver="pot", reg=100.0, iterations=5000, tolerance=1e-14)
     plan = plan_of(cost, a, b, f, g, 100.0)
     torch.testing.assert_close(plan.sum(0), b, rtol=0, atol=1e-12)
     torch.testing.assert_close(plan.sum(1), a, rtol=0, atol=1e-12)
@@ -122,14 +79,13 @@ def test_balanced_solves_the_entropic_problem(solver):
     assert float(f @ a + g @ b) == pytest.approx(objective(reference, cost, a, b, 100.0), rel=1e-10)
 
 
-@pytest.mark.parametrize("solver", SINKHORN)
-def test_dual_of_an_empty_cell_is_the_limit_of_a_vanishing_mass(solver):
+def test_dual_of_an_empty_cell_is_the_limit_of_a_vanishing_mass():
     cost, a, b = problem()
     hole = int((b == 0).nonzero()[0])
-    _, g = balanced(cost, a, b, solver=solver, reg=50.0, iterations=5000)
+    _, g = balanced(cost, a, b, solver="pot", reg=50.0, iterations=5000)
     nearly = b.clone()
     nearly[hole] = 1e-9
-    _, limit = balanced(cost, a, nearly / nearly.sum(), solver=solver, reg=50.0, iterations=5000)
+    _, limit = balanced(cost, a, nearly / nearly.sum(), solver="pot", reg=50.0, iterations=5000)
     # Potentials are only defined up to a constant.
     torch.testing.assert_close(g - g @ b, limit - limit @ b, rtol=0, atol=1e-4)
 
@@ -155,7 +111,7 @@ def test_exact_is_the_assignment_for_equal_masses(seed, n):
 def test_entropic_value_lies_between_exact_and_exact_plus_reg_log_n(seed, reg):
     torch.manual_seed(seed)
     cost, a, b = problem(7, 6)
-    value = {s: balanced(cost, a, b, solver=s, reg=reg, iterations=3000) for s in ("stabilised", "exact")}
+    value = {s: balanced(cost, a, b, solver=s, reg=reg, iterations=3000) for s in ("pot", "exact")}
     entropic, exact = (float(f @ a + g @ b) for f, g in value.values())
     assert exact - 1e-6 * exact <= entropic <= exact + reg * math.log(7)
 
@@ -166,7 +122,7 @@ def test_known_permutation():
     b = torch.zeros(8, 8, dtype=torch.float64)
     b[[0, 7, 3], [0, 0, 3]] = 1 / 3
     cost, a = squared_distance(points, (8, 8), 8), torch.full((3,), 1 / 3, dtype=torch.float64)
-    for solver in ("exact", *SINKHORN):
+    for solver in ("exact", "pot"):
         f, g = balanced(cost, a, b.flatten(), solver=solver, reg=1.0, iterations=100)
         # Sinkhorn in the KL form adds reg KL(P | a b^T) = log 3 for a permutation of three.
         entropy = 0 if solver == "exact" else math.log(3)
