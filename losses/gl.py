@@ -71,7 +71,9 @@ class GL(TogetherLoss):
     * The entropy term is summed over the images of a batch, the others are averaged.
 
     The logarithm gets P + 1e-20 in both. A map without any mass, where the formula's gradient is infinite, takes the
-    potentials of a map with 1e-6 in every cell (ours). The cost of heads crops away from the image is capped (ours).
+    potentials of a map with 1e-6 in every cell (ours). The cost of heads crops away from the image is capped (ours). On
+    an accelerator, where the farthest head is not looked for, `blur` is approached from twice the image's diagonal at
+    most: heads farther outside than the image is large have other potentials there (ours).
 
     Args:
         tau: Weight of the marginal terms. Default 0.1 [code].
@@ -166,8 +168,9 @@ class GL(TogetherLoss):
         """On the CPU, of one image with people, without a matrix."""
         from losses.transport.unbalanced import Duals, Plane  # compiled code: its library is loaded by who needs it
 
-        points, axes = self._places(images, images.points)
-        (density,) = images.density.detach()
+        wide_enough = torch.promote_types(images.density.dtype, torch.float32)
+        points, axes = self._places(images, images.points.to(wide_enough))
+        (density,) = images.density.detach().to(wide_enough)
         strongest = float(_diameter(points, axes))
         schedule = epsilon_schedule(max(strongest, self.blur), self.blur, self.scaling)
         log_mass = self._log_mass(density.flatten()).view_as(density)
@@ -181,9 +184,9 @@ class GL(TogetherLoss):
         entropy, slopes, pulls = plane.entropy(duals, weights, masses, self.blur)
         pairs = g.numel() * f.numel()
         found = (reached, moved, pulls, slopes / pairs)
-        received, cells, pull, slope = (torch.from_numpy(part).to(density).reshape(1, -1) for part in found)
-        mean = density.new_full((1,), entropy / pairs)
-        return _Sums(f.view(1, -1), g.view(1, -1), received, cells, pull, slope, mean)
+        sums = [f, g, *(torch.from_numpy(part) for part in found)]
+        f, g, received, cells, pull, slope = (each.to(images.density).reshape(1, -1) for each in sums)
+        return _Sums(f, g, received, cells, pull, slope, f.new_tensor([entropy / pairs]))
 
     def _sums_at_once(self, images: Images) -> _Sums:
         """On an accelerator, of all images from the matrices of their costs."""

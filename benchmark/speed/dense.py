@@ -199,12 +199,12 @@ def _gl(density: Tensor, points: Tensor, stride: int, side: float) -> Tensor:
             f, g = (f + next_f) / 2, (g + next_g) / 2
         f, g = update(f, g, blur)
         kernel = torch.exp((f.unsqueeze(1) + g - cost) / blur)
-    plan = kernel * d
+    plan = kernel * d + 1e-20
     marginal = [-(reach + blur / 2) * torch.expm1(-potential / reach) for potential in (g, f)]
     emd = (d * marginal[0]).sum() + marginal[1].sum()
     point = (kernel @ d - 1).abs().sum()
     pixel = ((kernel * d.detach()).sum(0) - d).square().sum()
-    entropy = blur * (plan * (plan + 1e-20).log()).mean()
+    entropy = blur * (plan * plan.log()).mean()
     return emd + tau * (point + pixel) + entropy
 
 

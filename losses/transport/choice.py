@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ _ALIKE = 1e-4
 """What the kernels may be off by in the small problem, as a share of the largest number (ours)."""
 _TESTED: dict[torch.device, Solver | None] = {}
 """By device, what it was found fit for in this process; None: plain torch."""
+_TESTING = threading.Lock()
 
 
 class Solver(NamedTuple):
@@ -48,14 +50,15 @@ def chosen(like: Tensor, plain: Solver) -> Solver:
     wanted = like.is_cuda or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
     if not wanted or like.dtype != torch.float32 or not _allowed():
         return plain
-    if device not in _TESTED:
-        _TESTED[device] = _tested(device, plain)
+    with _TESTING:
+        if device not in _TESTED:
+            _TESTED[device] = _tested(device, plain)
     return _TESTED[device] or plain
 
 
 def _allowed() -> bool:
     """What the environment says."""
-    text = os.environ.get("CROWD_FUSED", "1").strip()
+    text = os.environ.get("CROWD_FUSED", "").strip() or "1"
     if text not in ("0", "1"):
         raise ValueError(f"CROWD_FUSED must be 0 (plain torch) or 1; found {text[:60]!r}")
     return text == "1"

@@ -46,7 +46,7 @@ def allowing(*liberties: str) -> Callable[[_Function], _Function]:
     """`compiled`, with liberties: LLVM's fast-math flags, such as "contract" (a product and a sum are rounded once)."""
 
     def decorate(function: _Function) -> _Function:
-        return _made(function, numba.njit(error_model="numpy", fastmath=set(liberties)))
+        return _made(function, numba.njit(error_model="numpy", fastmath=set(liberties), nogil=True))
 
     return decorate
 

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numba.extending import overload
 from numpy.typing import NDArray
 
@@ -34,13 +37,17 @@ _ROWS, _COLUMNS, _VECTOR = 16, 64, 16
 _U = np.uintp
 """Unsigned: a signed index would be tested for being counted from the end."""
 _POINTS = 64
-"""After so many points a tile's sums are added to those in float64: no sum of float32 is longer."""
+"""After so many points a tile's sums over points are added to those in float64; those over its cells are at once."""
 _LEAST = 1e-8
 """Sums above this are complete at once, unless there is more mass than the exponents of the dtype can tell."""
+_ROUNDINGS = 64
+"""How far off a price or a distance may be, in roundings: there are fewer than twenty in either."""
 _NOWHERE = -1e30
 """The potential of who does not take part."""
 _RANGE = 0.8
 """Entries are kept within this share of the exponents of their dtype, so that sums of them stay numbers."""
+_WORTH_A_THREAD = 1 << 21
+"""Pairs for which a thread is started: about a millisecond's."""
 _LOG2E = math.log2(math.e)
 
 
@@ -163,11 +170,33 @@ class Plane:
         top = g.reshape(g.shape[0] // _ROWS, _ROWS, -1, _COLUMNS).max((1, 3))
         unit = eps * math.log(2)
         risky = math.inf if scaled else _RANGE * self.most * unit
-        scales = self._numbers([1 / unit, -eps * math.log(lost), risky, -self.most, self.most, _LOG2E])
-        points, cells = np.zeros(self._n), np.zeros(g.shape)
+        slack, loose = -eps * math.log(lost), _ROUNDINGS * float(np.finfo(self.dtype).eps)
+        scales = self._numbers([1 / unit, slack, risky, -self.most, self.most, _LOG2E, loose])
+        cells = np.zeros(g.shape)
         nothing = np.zeros((0, 0)) if slope is None else slope
-        _sweep(*self.pairs, f, g, top, self._numbers(a), self._padded(b), scales, points, cells, nothing)
-        return points, self._inside(cells)
+        x, y, ys, xs, cost = self.pairs
+        a, b = self._numbers(a), self._padded(b)
+
+        def sweep(strip: slice) -> _Doubles:
+            """A strip of the map, in tiles."""
+            rows, sums = slice(strip.start * _ROWS, strip.stop * _ROWS), np.zeros(self._n)
+            there = f, g[rows], top[strip], a, b[rows], scales
+            _sweep(x, y, ys[rows], xs, cost, *there, sums, cells[rows], nothing[rows])
+            return sums
+
+        # Sums of points are added up in the order of the strips: the same bits whenever there are as many threads.
+        strips = self._strips(len(top))
+        if len(strips) == 1:
+            return sweep(strips[0]), self._inside(cells)
+        with ThreadPoolExecutor(len(strips)) as pool:
+            return np.sum([*pool.map(sweep, strips)], axis=0), self._inside(cells)
+
+    def _strips(self, rows: int) -> list[slice]:
+        """The map's rows of tiles, cut into one strip for each of torch's threads where there is work for them."""
+        work = self._n * math.prod(self.cells) // _WORTH_A_THREAD
+        count = max(1, min(torch.get_num_threads(), rows, work))
+        ends = [rows * k // count for k in range(count + 1)]
+        return [slice(start, end) for start, end in pairwise(ends)]
 
     def _least(self, f: _Floats, g: _Floats) -> tuple[_Floats, _Floats]:
         """min_j C_ij - g_j of the points, (n,), and min_i C_ij - f_i of the cells, (h, w)."""
@@ -177,7 +206,8 @@ class Plane:
 
     def _unseen(self, a: _Floats, density: _Floats) -> float:
         """What an entry of the plan per unit of density may lack: sums are complete to a rounding of one person."""
-        return self.eps / max(self._n, float(np.abs(a).sum()), float(density.sum()))
+        total = max(self._n, float(np.abs(a).sum()), float(density.sum(dtype=np.float64)))
+        return max(self.eps / total, 2**-self.most)
 
     def _padded(self, values: _Floats, empty: float = 0.0) -> _Floats:
         """A map with whole tiles, in the dtype of the entries."""
@@ -335,7 +365,8 @@ def _sweep(
         a: Weights.
         b: (H, W) weights.
         scales: 1 / (eps log 2); the slack: entries with f_i + g_j - C_ij below its negative may be left out; the limit
-            above which entries may overflow; the least and the largest exponent of 2 that they get; log2(e).
+            above which entries may overflow; the least and the largest exponent of 2 that they get; log2(e); and some
+            roundings, as a share.
         points: (n,), see above.
         cells: (H, W), see above.
         slope: (H, W) or empty.
@@ -345,6 +376,7 @@ def _sweep(
     # One by one: unpacked together they keep the compiler from making vectors (measured).
     tilt, offset, thinnest, most = cost[0], cost[1], cost[2], cost[3]
     unit, slack, risky, low, high, log2e = scales[0], scales[1], scales[2], scales[3], scales[4], scales[5]
+    loose = scales[6]
     dearest = number(math.expm1(most))
     spacing = xs[1] - xs[0] if len(xs) > 1 else one
     # What belongs to a tile lies in one array at fixed distances, so the compiler sees that nothing overlaps.
@@ -361,9 +393,11 @@ def _sweep(
             left, right = xs[column], xs[column + width - 1]
             for i in range(len(x)):
                 px, py, weight, highest = x[i], y[i], a[i], f[i] + top[row // _ROWS, column // _COLUMNS]
-                if highest + slack > 0:
-                    far = number(_distance(highest + slack, most, dearest))
-                    near = number(_distance(highest - risky, most, dearest))
+                # Potentials and prices are rounded: of those that are large, more is let through.
+                wider = slack + loose * (one + abs(f[i]) + abs(highest))
+                if highest + wider > 0:
+                    far = number(_distance(highest + wider, most, dearest)) * (one + loose)
+                    near = number(_distance(highest + wider - slack - risky, most, dearest)) * (one + loose)
                     aside, across = max(none, left - px, px - right), max(px - left, right - px)
                     total = none
                     for down in range(height):

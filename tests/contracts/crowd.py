@@ -78,11 +78,11 @@ def padded(points: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def rounds(points: Sequence[Tensor], mass: Tensor, stride: int, **settings: Any) -> list[Potentials]:
-    """What `_together.rounds` finds for each image."""
+    """What `transport.together.rounds` finds for each image."""
     f, g = together.rounds(*padded(points), mass, stride, **settings)
     return [Potentials(f[image, : len(some)], g[image]) for image, some in enumerate(points)]
 
 
 def floored_rounds(points: Sequence[Tensor], mass: Tensor, stride: int, **settings: Any) -> Tensor:
-    """What `_together.floored_rounds` finds for all images."""
+    """What `transport.together.floored_rounds` finds for all images."""
     return together.floored_rounds(*padded(points), mass, stride, **settings)

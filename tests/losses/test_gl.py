@@ -216,3 +216,24 @@ def test_norms_are_exchangeable():
 def test_parameters_are_checked(params, message):
     with pytest.raises(ValueError, match=message):
         GL(**params)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    density, points = case(dtype=torch.float32)
+    half = density.to(dtype).requires_grad_()
+    value = GL()(Prediction(8, density=half), Target([points.to(dtype)], SIZE))["loss"]
+    (gradient,) = torch.autograd.grad(value, half)
+    whole = terms(GL(), half.detach().float(), points.to(dtype).float())["loss"]
+    assert value.dtype == gradient.dtype == dtype
+    assert float(value) == pytest.approx(whole, rel=0.02)
+    assert bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("most", [1e38, math.inf])
+def test_a_diverged_density_gives_a_loss_that_says_so(most):
+    """The run that watches its loss ends it; nothing else is raised here."""
+    density, points = case(dtype=torch.float32)
+    density = torch.full_like(density, most).requires_grad_()
+    value = GL(validate=False)(Prediction(8, density=density), Target([points], SIZE))["loss"]
+    assert not bool(value.isfinite())

@@ -265,3 +265,40 @@ def test_no_mass_is_so_large_that_the_least_entries_count(total: float) -> None:
     close = CLOSE[np.float32] * (1 + max(abs(expected_f).max(), abs(expected_g).max()))
     np.testing.assert_allclose(f, expected_f, rtol=0, atol=close)
     np.testing.assert_allclose(g, expected_g, rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("cost", ["perspective", "exp"])
+@pytest.mark.parametrize("cells", [(1, 1), (8, 8), (20, 33)])
+@pytest.mark.parametrize("away", [2.0, 5.8, 7.0, 20.0])
+def test_prices_so_large_that_their_rounding_is_the_entropy(cost: str, cells: tuple[int, int], away: float) -> None:
+    """Heads crops away at a blur of 5e-4: in float32 a price is off by more than what may be left out."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        angle = rng.random(20) * 2 * math.pi
+        ring = np.stack([np.cos(angle), np.sin(angle)], 1) * away * (1 + 0.1 * rng.random((20, 1))) + 0.5
+        plane, log_b = plane_of(ring, cells, cost, np.float32), log_of(masses(cells, 20, 0.2, rng))
+        schedule = epsilon_schedule(2.0, 5e-4, 0.5)
+        f, g = plane.solve(log_b, schedule, 0.5)
+        expected_f, expected_g = naive(plane, log_b, schedule, 0.5)
+        close = CLOSE[np.float32] * (1 + max(abs(expected_f).max(), abs(expected_g).max()))
+        np.testing.assert_allclose(f, expected_f, rtol=0, atol=close)
+        np.testing.assert_allclose(g, expected_g, rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_find_the_same(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strip of the map each; three strips of five rows of tiles."""
+    rng = np.random.default_rng(5)
+    cells = (70, 50)
+    plane, log_b = plane_of(rng.random((30, 2)), cells, dtype=dtype), log_of(masses(cells, 30, 0.3, rng))
+    schedule, density = epsilon_schedule(1.4, 0.01, 0.5), masses(cells, 30, 0.3, rng)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(unbalanced, "_WORTH_A_THREAD", 1)
+        monkeypatch.setattr(unbalanced.torch, "get_num_threads", lambda threads=threads: threads)
+        assert len(plane._strips(5)) == threads
+        duals = plane.solve(log_b, schedule, 0.5)
+        entropy, slope, pull = plane.entropy(duals, np.ones(30), density, 0.01)
+        found.append([*duals, *plane.sums(duals, density, 0.01), np.array([entropy]), slope, pull])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=CLOSE[dtype] * abs(one).max())
