@@ -62,7 +62,7 @@ class DMCount(TogetherLoss):
         normalise: Measure the cost on coordinates in which the longer side of the image spans [-1, 1]; then `reg` must
             be small, 0.1 say. Default False [code].
         solver: Of the paper variant. `"stabilised"` (default, ours): POT's rounds as products with what a kernel holds
-            beside zeros; its potentials are POT's to rounding, in a two-hundredth of the time. `"pot"`: POT's
+            beside zeros; its potentials are POT's to rounding, in a two-hundredth of the time or less. `"pot"`: POT's
             `sinkhorn_log`. `"exact"`: no entropy, POT's network simplex (`reg` unused).
         variant: `"paper"` or `"official"`.
         validate: See `CrowdLoss`.

@@ -11,22 +11,25 @@ import torch
 
 import losses
 from benchmark.speed.dense import DENSE, OFFICIAL, reference
-from benchmark.speed.workloads import Workload, batch
+from benchmark.speed.workloads import WORKLOADS, batch
 
-WORK = {"256-px crops": Workload(32, 300, 8), "64x64, 2000 people": Workload(64, 2000)}
+HUGE = {"dm_count": "minutes", "p2p": "more memory than a machine has"}
+"""Dense references that the largest workload is too large for."""
 
 
 @pytest.mark.parametrize("which", ["ours", "dense"])
 @pytest.mark.parametrize(
     ("name", "variant"), [*((name, "paper") for name in sorted(DENSE)), *((name, "official") for name in OFFICIAL)]
 )
-@pytest.mark.parametrize("size", sorted(WORK))
+@pytest.mark.parametrize("size", WORKLOADS)
 def test_forward_and_backward(benchmark, request, which: str, name: str, variant: str, size: str) -> None:  # type: ignore[no-untyped-def]
-    benchmark.group = f"{name}, {variant}, {size}"
+    if size == "large" and variant == "paper" and name in HUGE:
+        pytest.skip(f"the dense reference takes {HUGE[name]}")
+    benchmark.group = f"{name}, {variant}, {WORKLOADS[size].name}"
     loss = losses.build(name, variant=variant)
     dense = reference(loss, name)
     assert dense is not None
-    prediction, target = batch(loss, WORK[size])
+    prediction, target = batch(loss, WORKLOADS[size])
     inputs = [tensor for tensor in prediction if isinstance(tensor, torch.Tensor)]
     threads = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(threads))
@@ -37,5 +40,9 @@ def test_forward_and_backward(benchmark, request, which: str, name: str, variant
         torch.autograd.grad(value, inputs, allow_unused=True)
         return value.item()
 
-    value = benchmark.pedantic(step, rounds=3, iterations=1, warmup_rounds=1)
-    assert value == pytest.approx(dense(prediction, target).item(), rel=1e-3)
+    few = size == "large"
+    value = benchmark.pedantic(
+        step, rounds=1 if few else 3, iterations=1, warmup_rounds=0 if few and which == "dense" else 1
+    )
+    if not few:
+        assert value == pytest.approx(dense(prediction, target).item(), rel=1e-3)
