@@ -115,6 +115,7 @@ class Plane:
     # -----------------------------------------------------------------------------------------------------------------
     # Steps.
 
+    @np.errstate(divide="ignore", invalid="ignore")  # sums that are made again, and densities that have diverged
     def _step(self, f: _Doubles, g: _Doubles, log_b: _Doubles, eps: float, reach: float) -> Duals:
         """-eps log sum_j b_j exp((g_j - C_ij) / eps) and -eps log sum_i exp((f_i - C_ij) / eps), damped.
 
@@ -127,8 +128,7 @@ class Plane:
         lost = max(self.eps * _LEAST / heaviest, 2**-self.most)
         least = lost * heaviest / self.eps
         rows, columns = self._sums(Duals(f, g), np.ones(self._n), b, eps, lost)
-        with np.errstate(divide="ignore", invalid="ignore"):  # sums that are made again
-            next_f, next_g = f - eps * np.log(rows), g - eps * np.log(columns)
+        next_f, next_g = f - eps * np.log(rows), g - eps * np.log(columns)
         left = self._doubtful(rows, least)
         if left.any():
             next_f[left] = self._from_cells(left, g + eps * log_b, eps)

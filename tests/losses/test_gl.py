@@ -226,7 +226,7 @@ def test_half_precision_is_computed_in_float32(dtype):
     (gradient,) = torch.autograd.grad(value, half)
     whole = terms(GL(), half.detach().float(), points.to(dtype).float())["loss"]
     assert value.dtype == gradient.dtype == dtype
-    assert float(value) == pytest.approx(whole, rel=0.02)
+    assert value.item() == pytest.approx(whole, rel=0.02)
     assert bool(gradient.isfinite().all())
 
 
